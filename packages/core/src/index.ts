@@ -1,1 +1,45 @@
-export {};
+export { writeFileAtomic } from './atomic-file.ts';
+export { type Backoff, createBackoff } from './backoff.ts';
+export {
+  type Decoded,
+  decodeNerveName,
+  decodeNerveRecord,
+  encodeNerveRecord,
+  nerveNamePrefix,
+} from './codec/nerve.ts';
+export { loadDirectory, type LoadedDirectory, loadFile } from './config/load.ts';
+export { type ConfigProblem, formatProblem, type Loaded } from './config/problem.ts';
+export {
+  type HostConfig,
+  HostSection,
+  Labels,
+  LogSection,
+  Port,
+  RegistryPath,
+  resolveHost,
+  SafeName,
+} from './config/sections.ts';
+export { watchDirectories } from './config/watch.ts';
+export { parseYaml } from './config/yaml.ts';
+export { sleep, sleepOrAborted, withDeadline } from './deadline.ts';
+export { duration, formatDuration } from './duration.ts';
+export {
+  ERROR_CODES,
+  type ErrorCode,
+  isTandemError,
+  messageOf,
+  systemErrorCode,
+  TandemError,
+} from './errors.ts';
+export {
+  formatEndpoint,
+  type Instance,
+  type InstanceId,
+  instanceId,
+  type Rejection,
+  type Snapshot,
+  uniqueInstances,
+} from './instance.ts';
+export { createLatest, type Latest } from './latest.ts';
+export { createLog, type Log, type LogLevel, silentLog } from './log.ts';
+export { acquireProcessLock, type ProcessLock } from './process-lock.ts';

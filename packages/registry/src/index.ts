@@ -1,1 +1,1 @@
-export {};
+export type { Announcer, Place, Registry, RegistryStatus } from './registry.ts';

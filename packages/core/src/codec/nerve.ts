@@ -1,0 +1,117 @@
+import type { Instance } from '../instance.ts';
+
+/**
+ * Nerve's znode format, both directions, byte for byte (smartstack reference, sections 1.8 and 2.5):
+ * compact JSON with the keys host, port, name, then weight, haproxy_server_options and labels where present.
+ * The record stands in the node's data and, with path encoding, in its name too.
+ */
+
+export type Decoded =
+  { readonly ok: true; readonly instance: Instance } | { readonly ok: false; readonly reason: string };
+
+const ENCODED_PREFIX = 'base64_';
+/** Nerve falls back to a plain name beyond this length of the encoded record. */
+const MAX_ENCODED_LENGTH = 65_536;
+const MAX_RECORD_BYTES = 1_000_000;
+const MAX_HOST_LENGTH = 253;
+
+export function encodeNerveRecord(instance: Instance): string {
+  return JSON.stringify({
+    host: instance.host,
+    port: instance.port,
+    name: instance.name,
+    ...(instance.weight === undefined ? {} : { weight: instance.weight }),
+    ...(instance.haproxyServerOptions === undefined
+      ? {}
+      : { haproxy_server_options: instance.haproxyServerOptions }),
+    ...(instance.labels === undefined ? {} : { labels: instance.labels }),
+  });
+}
+
+/** The znode's name before the sequence number: `i-1234_`, or `base64_<length>_<record>_` with path encoding. */
+export function nerveNamePrefix(instance: Instance, options: { pathEncoding: boolean }): string {
+  const plain = `${instance.name}_`;
+  if (!options.pathEncoding) return plain;
+  const encoded = toUrlSafe(Buffer.from(encodeNerveRecord(instance)).toString('base64'));
+  return encoded.length > MAX_ENCODED_LENGTH ? plain : `${ENCODED_PREFIX}${encoded.length}_${encoded}_`;
+}
+
+/**
+ * The instance that a child's name carries by itself, or undefined if its data has to be read:
+ * a plain name, or one that only looks encoded.
+ */
+export function decodeNerveName(child: string): Decoded | undefined {
+  const record = encodedRecord(child);
+  if (record === undefined) return undefined;
+  const decoded = decodeNerveRecord(record);
+  return decoded.ok ? decoded : undefined;
+}
+
+function encodedRecord(child: string): Buffer | undefined {
+  const match = /^base64_(\d{1,6})_/.exec(child);
+  if (match === null) return undefined;
+  const length = Number(match[1]);
+  const encoded = child.slice(match[0].length, match[0].length + length);
+  if (length === 0 || encoded.length !== length || !/^[A-Za-z0-9_-]+={0,2}$/.test(encoded)) return undefined;
+  return Buffer.from(encoded, 'base64url');
+}
+
+/** Never throws, whatever the bytes: what cannot be an instance says why. */
+export function decodeNerveRecord(bytes: Buffer): Decoded {
+  if (bytes.length === 0) return refuse('the data is empty');
+  if (bytes.length > MAX_RECORD_BYTES) return refuse(`the data is larger than ${MAX_RECORD_BYTES} bytes`);
+  let value: unknown;
+  try {
+    value = JSON.parse(bytes.toString('utf8'));
+  } catch {
+    return refuse('the data is not JSON');
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    return refuse('the data is not a JSON object');
+  return toInstance(value as Record<string, unknown>);
+}
+
+function toInstance(record: Record<string, unknown>): Decoded {
+  const host = record['host'];
+  if (typeof host !== 'string' || host === '') return refuse('host is missing or not text');
+  if (host.length > MAX_HOST_LENGTH) return refuse(`host is longer than ${MAX_HOST_LENGTH} characters`);
+  const port = toPort(record['port']);
+  if (port === undefined) return refuse('port is missing or not a number from 1 to 65535');
+  const name = record['name'];
+  const weight = record['weight'];
+  const labels = toLabels(record['labels']);
+  const options = record['haproxy_server_options'];
+  const instance: Instance = {
+    name: typeof name === 'string' ? name : '',
+    host,
+    port,
+    ...(typeof weight === 'number' && Number.isInteger(weight) && weight >= 0 ? { weight } : {}),
+    ...(typeof options === 'string' ? { haproxyServerOptions: options } : {}),
+    ...(labels === undefined ? {} : { labels }),
+  };
+  return { ok: true, instance };
+}
+
+/** Nerve keeps the type that its own config had: a number, or a string of digits. */
+function toPort(value: unknown): number | undefined {
+  const port = typeof value === 'string' && /^\d{1,5}$/.test(value) ? Number(value) : value;
+  return typeof port === 'number' && Number.isInteger(port) && port >= 1 && port <= 65_535 ? port : undefined;
+}
+
+function toLabels(value: unknown): Record<string, string> | undefined {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
+  const labels: [string, string][] = [];
+  for (const [key, label] of Object.entries(value)) {
+    if (typeof label === 'string') labels.push([key, label]);
+    else if (typeof label === 'number' || typeof label === 'boolean') labels.push([key, String(label)]);
+  }
+  return Object.fromEntries(labels);
+}
+
+function toUrlSafe(base64: string): string {
+  return base64.replaceAll('+', '-').replaceAll('/', '_');
+}
+
+function refuse(reason: string): Decoded {
+  return { ok: false, reason };
+}

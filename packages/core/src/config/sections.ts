@@ -1,0 +1,63 @@
+import { isIP } from 'node:net';
+import { hostname, networkInterfaces } from 'node:os';
+
+import * as z from 'zod';
+
+import type { LogLevel } from '../log.ts';
+
+/** Names that are safe as a znode, in haproxy.cfg and on HAProxy's command line. */
+export const SafeName = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9][A-Za-z0-9_.-]*$/,
+    'must start with a letter or digit and hold only letters, digits, "_", "." and "-"',
+  )
+  .max(128);
+
+/** An absolute path in the registry, without trailing slash. */
+export const RegistryPath = z
+  .string()
+  .regex(/^(\/[^/\s\p{Cc}]+)+$/u, 'must be an absolute path such as /services/web')
+  .refine((text) => !/\/\.{1,2}(\/|$)/.test(text), 'must not contain "." or ".." as a part');
+
+export const Port = z.number().int().min(1).max(65_535);
+
+export const Labels = z.record(z.string().min(1), z.string());
+
+/** `host` of the host file. */
+export const HostSection = z.strictObject({
+  name: SafeName.optional().describe('what instances of this host are called; default: the host name'),
+  address: z
+    .string()
+    .refine((text) => isIP(text) !== 0, 'must be an IPv4 or IPv6 address')
+    .optional()
+    .describe('what is announced; default: the first address that is not loopback'),
+  labels: Labels.default({}).describe('added to every instance of this host'),
+});
+
+export interface HostConfig {
+  readonly name: string;
+  readonly address: string;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** Fills in what the host file leaves to the machine. */
+export function resolveHost(section: z.output<typeof HostSection>): HostConfig {
+  return {
+    name: section.name ?? hostname(),
+    address: section.address ?? firstAddress() ?? '127.0.0.1',
+    labels: section.labels,
+  };
+}
+
+function firstAddress(): string | undefined {
+  const all = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
+  const usable = all.filter((entry) => !entry.internal && !entry.address.startsWith('fe80:'));
+  return (usable.find((entry) => entry.family === 'IPv4') ?? usable[0])?.address;
+}
+
+/** `log` of the host file. */
+export const LogSection = z.strictObject({
+  level: z.enum(['debug', 'info', 'warn', 'error']).default('info') satisfies z.ZodType<LogLevel>,
+  format: z.enum(['json']).default('json'),
+});

@@ -1,0 +1,55 @@
+/** Every code that a user of Tandem can meet, with what it means. One table, so that docs and tests can read it. */
+export const ERROR_CODES = {
+  ABORTED: 'the work was called off by whoever asked for it',
+  ALREADY_RUNNING: 'another process of the same kind already serves this state_dir',
+  CHECK_UNKNOWN: 'a check of this kind does not exist',
+  CONFIG_INVALID: 'the configuration has mistakes; each is named with its place',
+  CONFIG_UNREADABLE: 'a configuration file or directory cannot be read',
+  DEADLINE_EXCEEDED: 'the work took longer than it was allowed to',
+  FILE_WRITE_FAILED: 'a file could not be written; what was there before is untouched',
+  HAPROXY_MISSING: 'the haproxy binary cannot be started',
+  HAPROXY_REJECTED: 'haproxy -c refused the configuration; the previous one stays in force',
+  HAPROXY_TOO_OLD: 'the running HAProxy lacks what Tandem needs (2.6 or later)',
+  HAPROXY_UNREACHABLE: 'the runtime socket of HAProxy does not answer',
+  HAPROXY_RELOAD_FAILED: 'HAProxy did not load the new configuration; the previous one stays in force',
+  REGISTRY_AUTH_FAILED: 'the registry refused the credentials',
+  REGISTRY_CLOSED: 'the registry client has been closed',
+  REGISTRY_CONNECTION_LOST: 'the connection was lost before the registry answered; the outcome is unknown',
+  REGISTRY_PROTOCOL: 'the registry sent something that is not its protocol',
+  REGISTRY_REFUSED: 'the registry answered with an error',
+  REGISTRY_SESSION_LOST: 'the session expired; everything that hung on it is gone and announced anew',
+} as const;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+/** An error with a code for programs, a sentence for people and the facts for logs. */
+export class TandemError extends Error {
+  readonly code: ErrorCode;
+  readonly details: Readonly<Record<string, unknown>>;
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { cause?: unknown; details?: Readonly<Record<string, unknown>> } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'TandemError';
+    this.code = code;
+    this.details = options.details ?? {};
+  }
+}
+
+export function isTandemError(error: unknown, code?: ErrorCode): error is TandemError {
+  return error instanceof TandemError && (code === undefined || error.code === code);
+}
+
+/** The code of a Node.js system error (`ENOENT`, `ECONNREFUSED`, …), if it is one. */
+export function systemErrorCode(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !('code' in error)) return undefined;
+  return typeof error.code === 'string' ? error.code : undefined;
+}
+
+/** A sentence about any thrown value. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

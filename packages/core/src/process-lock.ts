@@ -1,0 +1,80 @@
+import { rename, rm } from 'node:fs/promises';
+import net from 'node:net';
+
+import { systemErrorCode, TandemError } from './errors.ts';
+
+/** Proof that this process alone does something. Ends with the process, however it ends. */
+export interface ProcessLock {
+  release(): Promise<void>;
+}
+
+/**
+ * Takes the lock named by a path. The lock is a listening unix socket, so the kernel gives it up when its holder
+ * dies, across containers too; a plain pid file would be wrong as soon as two pid namespaces share a directory.
+ * Throws `ALREADY_RUNNING` while a living process holds it.
+ */
+export async function acquireProcessLock(file: string, purpose: string): Promise<ProcessLock> {
+  for (let attempt = 0; attempt < 5; attempt += 1) {
+    const server = await tryListen(file);
+    if (server !== undefined) return { release: () => release(server) };
+    if (await isAnswered(file)) break;
+    await setAsideIfDead(file);
+  }
+  throw new TandemError('ALREADY_RUNNING', `another process already runs ${purpose} (it holds ${file})`, {
+    details: { file },
+  });
+}
+
+function tryListen(file: string): Promise<net.Server | undefined> {
+  return new Promise((resolve, reject) => {
+    const server = net.createServer((socket) => socket.destroy());
+    server.once('error', (error) => {
+      if (systemErrorCode(error) === 'EADDRINUSE') resolve(undefined);
+      else
+        reject(
+          new TandemError('FILE_WRITE_FAILED', `cannot create the lock ${file}: ${error.message}`, {
+            cause: error,
+          }),
+        );
+    });
+    server.listen(file, () => {
+      server.unref();
+      resolve(server);
+    });
+  });
+}
+
+function isAnswered(file: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = net.connect(file);
+    const answer = (alive: boolean) => {
+      socket.destroy();
+      resolve(alive);
+    };
+    socket.once('connect', () => answer(true));
+    // Refused or gone: nobody listens. Anything else (no permission, a full backlog) is taken as alive.
+    socket.once('error', (error) => {
+      const code = systemErrorCode(error);
+      answer(code !== 'ECONNREFUSED' && code !== 'ENOENT');
+    });
+  });
+}
+
+/** Only one of several claimants wins the rename; if what it moved turns out to be alive, it goes back. */
+async function setAsideIfDead(file: string): Promise<void> {
+  const aside = `${file}.${process.pid}.stale`;
+  try {
+    await rename(file, aside);
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return;
+    throw error;
+  }
+  if (await isAnswered(aside)) await rename(aside, file);
+  else await rm(aside, { force: true });
+}
+
+function release(server: net.Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+  });
+}

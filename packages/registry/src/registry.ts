@@ -1,0 +1,49 @@
+import type { Instance, Snapshot } from '@tandem/core';
+
+/** Which place in the registry is meant: one instance of one service. Several may share a path. */
+export type Place = Pick<Instance, 'name' | 'host' | 'port'>;
+
+/**
+ * One place in the registry that belongs to this process. Whatever happens in between (outages, expired sessions,
+ * nodes deleted by others, lost answers), the registry ends as the last `set` says. Nothing is ever forgotten.
+ *
+ * Until the first `set`, an instance that an earlier life of this process announced stays as it is.
+ */
+export interface Announcer {
+  /** What shall stand there: an instance (with the name, host and port of the place), or nothing. Newest wins. */
+  set(instance: Instance | undefined): void;
+  /** Resolves when the registry has confirmed the last `set`; rejects with the reason of the signal. */
+  agreed(signal: AbortSignal): Promise<void>;
+  /** Gives the place up without touching what stands there. */
+  release(): void;
+}
+
+export interface RegistryStatus {
+  readonly state: 'connecting' | 'connected' | 'suspended' | 'lost' | 'closed' | 'failed';
+}
+
+/** Where instances are announced and watched. Implementations pass one conformance suite. */
+export interface Registry {
+  /** Claims a place below a path such as `/services/web`. Throws when it is claimed already. */
+  announce(path: string, place: Place): Announcer;
+
+  /**
+   * Withdraws what an earlier life of this process announced and nobody has claimed since.
+   * To be called once, after every `announce` of a start. Goes on in the background until the registry agrees.
+   */
+  withdrawUnclaimed(): void;
+
+  /**
+   * Yields a full snapshot first and after every change. Silent, never partial, while the registry is away.
+   * A path that does not exist has no instances and is waited for. Ends when the signal is aborted.
+   */
+  watch(path: string, signal: AbortSignal): AsyncIterable<Snapshot>;
+
+  readonly status: RegistryStatus;
+
+  /**
+   * Ends the client within a few seconds, whatever the registry does.
+   * `keep: true` leaves what is announced to a successor that resumes; otherwise it goes with the client.
+   */
+  close(options?: { keep?: boolean }): Promise<void>;
+}
