@@ -1,1 +1,6 @@
-export {};
+export {
+  startEmbeddedZooKeeper,
+  type EmbeddedZooKeeper,
+  type EmbeddedZooKeeperOptions,
+  type SessionSummary,
+} from './server.ts';

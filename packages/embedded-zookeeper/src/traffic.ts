@@ -1,0 +1,6 @@
+/** Counters of the whole server. */
+export interface Traffic {
+  received: number;
+  sent: number;
+  connections: number;
+}
