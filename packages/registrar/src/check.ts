@@ -1,0 +1,55 @@
+import { duration } from '@tandem/core';
+import * as z from 'zod';
+
+/** What one attempt found. A failing service is an expected outcome, so it is a value with a reason. */
+export type ProbeResult = { readonly ok: true } | { readonly ok: false; readonly reason: string };
+
+/** One configured way of finding out whether a service works. */
+export interface Check {
+  /** The key that names it in the configuration. */
+  readonly kind: string;
+
+  /** Loads what the probes need. Cheap when repeated, and not counted against the time limit of a probe. */
+  prepare?(): Promise<void>;
+
+  /**
+   * Tries once, on fresh resources. Whatever the service does is a result; an exception means that our own code or
+   * its world is broken. When the signal is aborted it ends at once, as a failure, and leaves nothing behind:
+   * no socket, no process, no listener on the signal.
+   */
+  probe(signal: AbortSignal): Promise<ProbeResult>;
+}
+
+/** When a check probes, and how many results in a row change its health. */
+export interface Schedule {
+  /** From the start of one probe to the start of the next. */
+  readonly intervalMs: number;
+  readonly timeoutMs: number;
+  readonly rise: number;
+  readonly fall: number;
+}
+
+/** The keys that every kind of check has. Kinds spread them into their own schema. */
+export const scheduleKeys = {
+  interval: duration({ minMs: 10 })
+    .prefault('2s')
+    .describe('time from the start of one probe to the start of the next'),
+  timeout: duration()
+    .prefault('500ms')
+    .describe('a probe that takes longer has failed; may exceed the interval'),
+  rise: z.number().int().min(1).max(1000).default(1).describe('passes in a row that make it healthy'),
+  fall: z.number().int().min(1).max(1000).default(1).describe('failures in a row that make it unhealthy'),
+};
+
+export function toSchedule(keys: z.output<z.ZodObject<typeof scheduleKeys>>): Schedule {
+  return { intervalMs: keys.interval, timeoutMs: keys.timeout, rise: keys.rise, fall: keys.fall };
+}
+
+export const PASS: ProbeResult = { ok: true };
+
+export function failure(reason: string): ProbeResult {
+  return { ok: false, reason };
+}
+
+/** The result of a probe whose signal was aborted. */
+export const CALLED_OFF = failure('called off');
