@@ -1,0 +1,425 @@
+import { TandemError } from '@tandem/core';
+import library, { type Client, type ConnectionManager, type Packet } from 'node-zookeeper-client';
+
+import { type Beat, startHeartbeat } from './heartbeat.ts';
+import { createFramer } from './framer.ts';
+import { JuteReader, JuteWriter } from './jute.ts';
+import { OPCODE, type Operation, refusal } from './opcodes.ts';
+import { createReconnectDelay } from './reconnect-delay.ts';
+import type { ServerAddress } from './servers.ts';
+import { createWatchTable, type WatchListener } from './watches.ts';
+
+/**
+ * One client of the library is one session. The library (node-zookeeper-client 1.1.3, unmaintained) keeps the
+ * connection's state machine, its queues and the handshake; everything that it gets wrong is overridden on the
+ * instance, before connect(). The letters in comments name the faults in the project's ZooKeeper reference.
+ */
+export interface Connection {
+  /**
+   * Sends one operation and resolves with its answer. Rejects at once while there is no connection, with
+   * `REGISTRY_CONNECTION_LOST` when it breaks before the answer (the outcome is then unknown), and with
+   * `DEADLINE_EXCEEDED` after `deadlineMs`. `onWatch` is called once when the watch that the operation set fires.
+   */
+  run<T>(operation: Operation<T>, options: { deadlineMs: number; onWatch?: WatchListener }): Promise<T>;
+  forgetWatch(listener: WatchListener): void;
+  /** Ends within two seconds. `keepSession` leaves session and ephemeral nodes to whoever resumes it. */
+  close(options: { keepSession: boolean }): Promise<void>;
+}
+
+/** What is needed to take a session up again. */
+export interface SessionCredentials {
+  readonly id: bigint;
+  readonly password: Buffer;
+}
+
+export type ConnectionEvent =
+  | { readonly kind: 'connected'; readonly session: SessionCredentials; readonly timeoutMs: number }
+  | { readonly kind: 'disconnected' }
+  | { readonly kind: 'expired' }
+  | { readonly kind: 'auth-failed' };
+
+export interface ConnectionOptions {
+  readonly servers: readonly ServerAddress[];
+  readonly sessionTimeoutMs: number;
+  readonly resume: SessionCredentials | undefined;
+  readonly onEvent: (event: ConnectionEvent) => void;
+  readonly random?: () => number;
+}
+
+/** ConnectionManager.STATES of the library. */
+const STATE = {
+  disconnected: 0,
+  connecting: 1,
+  connected: 2,
+  closed: -2,
+  expired: -3,
+  authFailed: -4,
+} as const;
+/** ZooKeeper throttles all clients of a server together at 1,000 outstanding requests. */
+const MAX_IN_FLIGHT = 250;
+const MAX_HANDSHAKE_MS = 5_000;
+const CLOSE_DEADLINE_MS = 2_000;
+/** The server closes the connection on larger requests, with everything else that is in flight (B20). */
+const MAX_REQUEST_BYTES = 1_000_000;
+const MAX_XID = 0x7fff_fff0;
+const NOTIFICATION_XID = -1;
+
+export function openConnection(options: ConnectionOptions): Connection {
+  return new LibraryConnection(options);
+}
+
+interface Waiting {
+  send(): void;
+  fail(error: TandemError): void;
+}
+
+class LibraryConnection implements Connection {
+  readonly #options: ConnectionOptions;
+  readonly #client: Client;
+  readonly #manager: ConnectionManager;
+  readonly #watches = createWatchTable();
+  readonly #waiting: Waiting[] = [];
+  readonly #framer = createFramer(
+    (frame) => this.#onFrame(frame),
+    () => this.#drop('the server sent a frame of negative length'),
+  );
+  readonly #delay;
+  #inFlight = 0;
+  #beat: Beat | undefined;
+  #lastReadAt = 0;
+  #disconnectedAt: number | undefined = performance.now();
+  #connectTimer: NodeJS.Timeout | undefined;
+  #handshakeTimer: NodeJS.Timeout | undefined;
+  #disposed = false;
+  #onClosed: (() => void) | undefined;
+
+  constructor(options: ConnectionOptions) {
+    const { servers, sessionTimeoutMs, resume, random = Math.random } = options;
+    this.#options = options;
+    this.#delay = createReconnectDelay({ serverCount: servers.length, sessionTimeoutMs }, random);
+    this.#client = library.createClient('placeholder.invalid:1', {
+      sessionTimeout: sessionTimeoutMs,
+      retries: 0,
+      ...(resume === undefined ? {} : { sessionId: idBytes(resume.id), sessionPassword: resume.password }),
+    });
+    const manager = this.#client.connectionManager;
+    this.#manager = manager;
+    manager.servers = shuffled(servers, random);
+    // 0 is below what 3.4 and 3.5 take for a request (B15).
+    manager.xid = 1;
+    manager.findNextServer = (callback) => this.#connectNext(callback);
+    manager.onSocketConnected = () => this.#onSocketConnected();
+    manager.onSocketData = (chunk) => this.#onSocketData(chunk);
+    // The library pings only while nothing arrives, and so loses busy sessions (B4). The heartbeat is ours.
+    manager.onSocketTimeout = () => {};
+    manager.on('state', (state: number) => this.#onState(state));
+    this.#client.connect();
+  }
+
+  run<T>(operation: Operation<T>, options: { deadlineMs: number; onWatch?: WatchListener }): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      if (this.#manager.state !== STATE.connected || this.#disposed) {
+        reject(connectionLost(operation));
+        return;
+      }
+      if (operation.body.length > MAX_REQUEST_BYTES) {
+        reject(
+          new TandemError(
+            'REGISTRY_REFUSED',
+            `a request to ${operation.name} ${operation.path} is larger than 1 MB`,
+          ),
+        );
+        return;
+      }
+      const timer = setTimeout(() => {
+        reject(
+          new TandemError('DEADLINE_EXCEEDED', `ZooKeeper did not answer in ${options.deadlineMs} ms`, {
+            details: { path: operation.path },
+          }),
+        );
+      }, options.deadlineMs);
+      const fail = (error: TandemError) => {
+        clearTimeout(timer);
+        reject(error);
+      };
+      const settle = (frame: Buffer) => {
+        clearTimeout(timer);
+        try {
+          resolve(this.#answer(operation, frame, options.onWatch));
+        } catch (error) {
+          reject(error);
+        }
+      };
+      this.#enqueue({
+        send: () => this.#send(operation, settle, () => fail(connectionLost(operation))),
+        fail,
+      });
+    });
+  }
+
+  forgetWatch(listener: WatchListener): void {
+    this.#watches.forget(listener);
+  }
+
+  /** Never waits for the library to end by itself: under a blackhole it would not (B13). */
+  async close({ keepSession }: { keepSession: boolean }): Promise<void> {
+    if (this.#disposed) return;
+    if (!keepSession && this.#manager.state === STATE.connected) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, CLOSE_DEADLINE_MS);
+        this.#onClosed = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+        this.#client.close();
+      });
+    }
+    this.#dispose();
+  }
+
+  // --- requests
+
+  #enqueue(waiting: Waiting): void {
+    if (this.#inFlight < MAX_IN_FLIGHT) waiting.send();
+    else this.#waiting.push(waiting);
+  }
+
+  #send<T>(operation: Operation<T>, settle: (frame: Buffer) => void, lost: () => void): void {
+    this.#inFlight += 1;
+    if (this.#manager.xid > MAX_XID) this.#manager.xid = 1;
+    this.#manager.queue(request(operation.opcode, operation.body), (error, frame) => {
+      this.#inFlight -= 1;
+      // After a loss nothing is sent from here: the library is still failing its queue and believes that it is
+      // connected, so the request would be failed in the same loop, for ever (B7).
+      if (frame === undefined || error !== null) {
+        lost();
+        return;
+      }
+      settle(frame);
+      if (this.#inFlight < MAX_IN_FLIGHT) this.#waiting.shift()?.send();
+    });
+  }
+
+  #answer<T>(operation: Operation<T>, frame: Buffer, onWatch: WatchListener | undefined): T {
+    const code = frame.readInt32BE(16);
+    // Before anything is awaited: an event may follow in the same chunk.
+    const kind = operation.watchKind?.(code);
+    if (onWatch !== undefined && kind !== undefined) this.#watches.add(kind, operation.path, onWatch);
+    if (code === 0) return operation.parse(new JuteReader(frame, 20));
+    const recovered = operation.recover?.(code);
+    if (recovered === undefined) throw refusal(operation, code);
+    return recovered.value;
+  }
+
+  // --- connecting
+
+  #connectNext(callback: (server: ServerAddress) => void): void {
+    if (this.#disposed) return;
+    const manager = this.#manager;
+    this.#connectTimer = setTimeout(() => {
+      const server = manager.servers.shift();
+      if (this.#disposed || server === undefined) return;
+      manager.servers.push(server);
+      callback(server);
+      this.#watchHandshake();
+    }, this.#delay.next());
+  }
+
+  /** The library's own limit ends with the TCP connect: a peer that accepts and says nothing would hold it for ever (B2). */
+  #watchHandshake(): void {
+    const manager = this.#manager;
+    const { socket } = manager;
+    clearTimeout(manager.connectTimeoutHandler ?? undefined);
+    socket?.setKeepAlive(true, 15_000);
+    const limit = Math.min(MAX_HANDSHAKE_MS, this.#options.sessionTimeoutMs / 3);
+    this.#handshakeTimer = setTimeout(() => {
+      if (manager.socket === socket && manager.state === STATE.connecting) this.#drop('no handshake in time');
+    }, limit);
+  }
+
+  #onSocketConnected(): void {
+    const manager = this.#manager;
+    clearTimeout(manager.connectTimeoutHandler ?? undefined);
+    // A server whose data were wiped drops every client that has seen more than it has, without a word (B10).
+    // After a session timeout in vain the client stops claiming so, and learns whether its session still lives.
+    const downMs = performance.now() - (this.#disconnectedAt ?? performance.now());
+    const lastZxid = downMs > manager.sessionTimeout ? 0n : manager.zxid.readBigInt64BE(0);
+    if (lastZxid === 0n) manager.zxid = Buffer.alloc(8);
+    const hello = new JuteWriter()
+      .int(0)
+      .long(lastZxid)
+      .int(manager.sessionTimeout)
+      .long(manager.sessionId.readBigInt64BE(0))
+      .bytes(manager.sessionPassword)
+      .bool(false)
+      .toFrame();
+    manager.socket?.write(hello);
+    // At the head, before whatever waits, and never twice (B8).
+    manager.packetQueue.queue.unshift(
+      ...this.#watches
+        .requests(lastZxid)
+        .map((body) => ({ request: request(OPCODE.setWatches, body), callback() {} })),
+    );
+  }
+
+  #onState(state: number): void {
+    switch (state) {
+      case STATE.connected:
+        this.#onConnected();
+        return;
+      case STATE.disconnected:
+        this.#onDisconnected();
+        return;
+      case STATE.expired:
+        this.#options.onEvent({ kind: 'expired' });
+        return;
+      case STATE.authFailed:
+        this.#options.onEvent({ kind: 'auth-failed' });
+        return;
+      case STATE.closed:
+        this.#onClosed?.();
+        return;
+      default:
+    }
+  }
+
+  #onConnected(): void {
+    const manager = this.#manager;
+    clearTimeout(this.#handshakeTimer);
+    this.#disconnectedAt = undefined;
+    this.#lastReadAt = performance.now();
+    this.#delay.connected();
+    const { socket, sessionTimeout } = manager;
+    this.#beat = startHeartbeat({
+      sessionTimeoutMs: sessionTimeout,
+      lastReadAt: () => this.#lastReadAt,
+      ping: (frame) => socket?.write(frame),
+      silent: (ms) => {
+        if (manager.socket === socket) this.#drop(`no answer for ${Math.round(ms)} ms`);
+      },
+    });
+    const session = {
+      id: manager.sessionId.readBigInt64BE(0),
+      password: Buffer.from(manager.sessionPassword),
+    };
+    this.#options.onEvent({ kind: 'connected', session, timeoutMs: sessionTimeout });
+  }
+
+  /** Puts away everything that the library would carry over into the next connection (B3, B6, B8). */
+  #onDisconnected(): void {
+    const wasConnected = this.#disconnectedAt === undefined;
+    this.#disconnectedAt ??= performance.now();
+    clearTimeout(this.#handshakeTimer);
+    this.#beat?.stop();
+    this.#beat = undefined;
+    this.#delay.disconnected();
+    this.#framer.reset();
+    this.#manager.pendingBuffer = null;
+    for (const packet of this.#manager.packetQueue.queue.splice(0)) packet.callback?.(LOST);
+    for (const waiting of this.#waiting.splice(0)) waiting.fail(connectionLost());
+    if (wasConnected) this.#options.onEvent({ kind: 'disconnected' });
+  }
+
+  // --- receiving
+
+  #onSocketData(chunk: Buffer): void {
+    this.#lastReadAt = performance.now();
+    this.#framer.push(chunk);
+  }
+
+  #onFrame(frame: Buffer): void {
+    const manager = this.#manager;
+    try {
+      if (manager.state !== STATE.connecting && frame.length >= 20 && this.#takeFrame(frame)) return;
+      manager.pendingBuffer = null;
+      Object.getPrototypeOf(manager).onSocketData.call(manager, frame);
+    } catch (error) {
+      // A throw in a socket handler would end the process (B3, B9, B29).
+      this.#drop(
+        `cannot read what the server sent: ${error instanceof Error ? error.message : String(error)}`,
+      );
+    }
+    if (manager.socket?.destroyed === true) this.#framer.reset();
+  }
+
+  /** Events and answers to our requests; the rest (handshake, pings, close) is the library's. */
+  #takeFrame(frame: Buffer): boolean {
+    const xid = frame.readInt32BE(4);
+    if (xid === NOTIFICATION_XID) {
+      const reader = new JuteReader(frame, 20);
+      const type = reader.int();
+      reader.int();
+      this.#watches.fire(type, reader.text());
+      return true;
+    }
+    const packet = this.#manager.pendingQueue[0];
+    if (packet === undefined || packet.request.header.xid !== xid || !ours.has(packet.request)) return false;
+    this.#manager.pendingQueue.shift();
+    const zxid = frame.readBigInt64BE(8);
+    if (zxid > 0n) this.#manager.zxid = Buffer.from(frame.subarray(8, 16));
+    packet.callback?.(null, frame);
+    return true;
+  }
+
+  // --- ending
+
+  /** Always with an error: otherwise the library leaves a timer armed that kills the next, healthy socket (B28). */
+  #drop(reason: string): void {
+    this.#manager.socket?.destroy(new Error(reason));
+  }
+
+  #dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    const manager = this.#manager;
+    clearTimeout(this.#connectTimer);
+    clearTimeout(this.#handshakeTimer);
+    clearTimeout(manager.connectTimeoutHandler ?? undefined);
+    this.#beat?.stop();
+    this.#delay.disconnected();
+    manager.connect = () => {};
+    manager.socket?.on('error', () => {});
+    manager.socket?.destroy();
+    for (const packet of [...manager.packetQueue.queue.splice(0), ...manager.pendingQueue.splice(0)])
+      packet.callback?.(LOST);
+    for (const waiting of this.#waiting.splice(0)) waiting.fail(connectionLost());
+  }
+}
+
+const LOST = new Error('connection lost');
+const ours = new WeakSet<Packet['request']>();
+
+/** The library numbers it and keeps it in order; the bytes are ours. */
+function request(opcode: number, body: Buffer): Packet['request'] {
+  const made: Packet['request'] = {
+    header: { type: opcode, xid: 0 },
+    payload: null,
+    toBuffer() {
+      const head = Buffer.allocUnsafe(12);
+      head.writeInt32BE(body.length + 8, 0);
+      head.writeInt32BE(made.header.xid, 4);
+      head.writeInt32BE(opcode, 8);
+      return Buffer.concat([head, body]);
+    },
+  };
+  ours.add(made);
+  return made;
+}
+
+function connectionLost(operation?: Pick<Operation<unknown>, 'name' | 'path'>): TandemError {
+  const what = operation === undefined ? '' : ` to ${operation.name} ${operation.path}`;
+  return new TandemError('REGISTRY_CONNECTION_LOST', `no connection to ZooKeeper${what}`);
+}
+
+function idBytes(id: bigint): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigInt64BE(id);
+  return bytes;
+}
+
+function shuffled<T>(items: readonly T[], random: () => number): T[] {
+  return items
+    .map((item) => ({ item, order: random() }))
+    .toSorted((a, b) => a.order - b.order)
+    .map(({ item }) => item);
+}

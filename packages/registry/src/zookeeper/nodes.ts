@@ -1,0 +1,56 @@
+import { decodeNerveName, decodeNerveRecord, type Instance } from '@tandem/core';
+
+import type { Place } from '../registry.ts';
+import { create, getChildren, getData } from './opcodes.ts';
+import type { RunOptions, Session } from './session.ts';
+
+/** A node that this session owns, and the instance in it (undefined: it cannot be read as one). */
+export interface OwnNode {
+  readonly path: string;
+  readonly record: string;
+  readonly instance: Instance | undefined;
+}
+
+/**
+ * The nodes below a path that belong to this very session. Foreign nodes of the same name are not ours, whatever
+ * they hold. `names` narrows the search: only children that may announce one of these hosts are read.
+ */
+export async function findOwnNodes(
+  session: Session,
+  path: string,
+  names: ReadonlySet<string> | undefined,
+  options: RunOptions,
+): Promise<OwnNode[]> {
+  const signal = options.signal ?? new AbortController().signal;
+  const owner = await session.connected(signal);
+  const listing = await session.run(getChildren(path), options);
+  const candidates = (listing?.children ?? []).filter((child) => names === undefined || mayBe(child, names));
+  const nodes = await Promise.all(
+    candidates.map(async (child) => {
+      const node = await session.run(getData(`${path}/${child}`), options);
+      if (node === undefined || node.stat.ephemeralOwner !== owner) return undefined;
+      const decoded = decodeNerveRecord(node.data);
+      const instance = decoded.ok ? decoded.instance : undefined;
+      return { path: `${path}/${child}`, record: node.data.toString('utf8'), instance };
+    }),
+  );
+  return nodes.filter((node) => node !== undefined);
+}
+
+function mayBe(child: string, names: ReadonlySet<string>): boolean {
+  const decoded = decodeNerveName(child);
+  if (decoded?.ok === true) return names.has(decoded.instance.name);
+  return names.has(child.slice(0, Math.max(0, child.lastIndexOf('_'))));
+}
+
+export function isAt(instance: Instance | undefined, place: Place): boolean {
+  return instance?.name === place.name && instance.host === place.host && instance.port === place.port;
+}
+
+/** Creates the missing ones of a path and its ancestors, persistent and empty. Data that stand there are never touched. */
+export async function ensurePath(session: Session, path: string, options: RunOptions): Promise<void> {
+  const outcome = await session.run(create(path, '', 'persistent'), options);
+  if (outcome.kind !== 'no-parent') return;
+  await ensurePath(session, path.slice(0, path.lastIndexOf('/')), options);
+  await session.run(create(path, '', 'persistent'), options);
+}

@@ -1,0 +1,178 @@
+import { TandemError } from '@tandem/core';
+
+import { type JuteReader, JuteWriter } from './jute.ts';
+
+/** The numbers of ZooKeeper's protocol (ZooDefs.OpCode, KeeperException.Code). */
+export const OPCODE = {
+  create: 1,
+  remove: 2,
+  exists: 3,
+  getData: 4,
+  getChildren2: 12,
+  auth: 100,
+  setWatches: 101,
+} as const;
+export const NO_NODE = -101;
+export const NODE_EXISTS = -110;
+
+const ERROR_NAMES: Readonly<Record<number, string>> = {
+  [-1]: 'SYSTEM_ERROR',
+  [-2]: 'RUNTIME_INCONSISTENCY',
+  [-4]: 'CONNECTION_LOSS',
+  [-5]: 'MARSHALLING_ERROR',
+  [-6]: 'UNIMPLEMENTED',
+  [-7]: 'OPERATION_TIMEOUT',
+  [-8]: 'BAD_ARGUMENTS',
+  [NO_NODE]: 'NO_NODE',
+  [-102]: 'NO_AUTH',
+  [-103]: 'BAD_VERSION',
+  [-108]: 'NO_CHILDREN_FOR_EPHEMERALS',
+  [NODE_EXISTS]: 'NODE_EXISTS',
+  [-111]: 'NOT_EMPTY',
+  [-112]: 'SESSION_EXPIRED',
+  [-114]: 'INVALID_ACL',
+  [-115]: 'AUTH_FAILED',
+  [-118]: 'SESSION_MOVED',
+  [-119]: 'NOT_READONLY',
+  [-120]: 'EPHEMERAL_ON_LOCAL_SESSION',
+  [-125]: 'QUOTA_EXCEEDED',
+  [-127]: 'THROTTLED',
+};
+
+export type WatchKind = 'data' | 'exist' | 'child';
+
+/** One request: what goes out, what comes back, and which watch the server has then set. */
+export interface Operation<T> {
+  readonly name: string;
+  readonly opcode: number;
+  readonly path: string;
+  readonly body: Buffer;
+  parse(reader: JuteReader): T;
+  /** Makes a value of an error code that is an expected outcome. */
+  recover?(code: number): { readonly value: T } | undefined;
+  /** The kind of watch that stands after this answer (0: no error). */
+  watchKind?(code: number): WatchKind | undefined;
+}
+
+/** The part of a node's Stat that Tandem reads. Sizes in bytes. */
+export interface Stat {
+  readonly cversion: number;
+  readonly ephemeralOwner: bigint;
+  readonly dataLength: number;
+}
+
+/** An error code of the server, as an error that names the operation and the path. */
+export function refusal(operation: Pick<Operation<unknown>, 'name' | 'path'>, code: number): TandemError {
+  const name = ERROR_NAMES[code] ?? `CODE_${code}`;
+  return new TandemError(
+    'REGISTRY_REFUSED',
+    `ZooKeeper refused to ${operation.name} ${operation.path}: ${name}`,
+    {
+      details: { path: operation.path, zookeeperCode: code, zookeeperName: name },
+    },
+  );
+}
+
+export type NodeMode = 'persistent' | 'ephemeral-sequential';
+const FLAGS = { persistent: 0, 'ephemeral-sequential': 3 } as const;
+const ALL_PERMISSIONS = 31;
+
+/** What became of a create: the path as it was made, or the reason why there is none. */
+export type CreateOutcome =
+  | { readonly kind: 'created'; readonly path: string }
+  | { readonly kind: 'exists' }
+  | { readonly kind: 'no-parent' };
+
+/** Creates a node that anybody may read and write, as Nerve does. */
+export function create(path: string, data: string, mode: NodeMode): Operation<CreateOutcome> {
+  const body = new JuteWriter()
+    .text(path)
+    .bytes(Buffer.from(data))
+    .vector([{ scheme: 'world', id: 'anyone' }], (writer, acl) =>
+      writer.int(ALL_PERMISSIONS).text(acl.scheme).text(acl.id),
+    )
+    .int(FLAGS[mode])
+    .toBuffer();
+  return {
+    name: 'create',
+    opcode: OPCODE.create,
+    path,
+    body,
+    parse: (reader) => ({ kind: 'created', path: reader.text() }),
+    recover(code) {
+      if (code === NODE_EXISTS) return { value: { kind: 'exists' } };
+      return code === NO_NODE ? { value: { kind: 'no-parent' } } : undefined;
+    },
+  };
+}
+
+/** Deletes a node of any version; one that is not there counts as deleted. */
+export function remove(path: string): Operation<void> {
+  return {
+    name: 'delete',
+    opcode: OPCODE.remove,
+    path,
+    body: new JuteWriter().text(path).int(-1).toBuffer(),
+    parse() {},
+    recover: (code) => (code === NO_NODE ? { value: undefined } : undefined),
+  };
+}
+
+/** The node's Stat, or undefined when there is none. With `watch` set, a change of either fires. */
+export function exists(path: string, watch = false): Operation<Stat | undefined> {
+  return {
+    name: 'look at',
+    opcode: OPCODE.exists,
+    path,
+    body: new JuteWriter().text(path).bool(watch).toBuffer(),
+    parse: readStat,
+    recover: missing,
+    watchKind: (code) => (code === 0 ? 'data' : code === NO_NODE ? 'exist' : undefined),
+  };
+}
+
+/** Data and Stat of a node, or undefined when there is none. */
+export function getData(path: string): Operation<{ data: Buffer; stat: Stat } | undefined> {
+  return {
+    name: 'read',
+    opcode: OPCODE.getData,
+    path,
+    body: new JuteWriter().text(path).bool(false).toBuffer(),
+    // The frame is a slice of a larger chunk: data that is kept must not keep that chunk alive.
+    parse: (reader) => ({ data: Buffer.from(reader.bytes() ?? []), stat: readStat(reader) }),
+    recover: missing,
+  };
+}
+
+/** Names of the children, or undefined when the node is missing. With `watch` set, a change of the list fires. */
+export function getChildren(
+  path: string,
+  watch = false,
+): Operation<{ children: string[]; stat: Stat } | undefined> {
+  return {
+    name: 'list',
+    opcode: OPCODE.getChildren2,
+    path,
+    body: new JuteWriter().text(path).bool(watch).toBuffer(),
+    parse: (reader) => ({ children: reader.vector((item) => item.text()), stat: readStat(reader) }),
+    recover: missing,
+    watchKind: (code) => (code === 0 ? 'child' : undefined),
+  };
+}
+
+function missing(code: number): { value: undefined } | undefined {
+  return code === NO_NODE ? { value: undefined } : undefined;
+}
+
+/** czxid mzxid ctime mtime version cversion aversion ephemeralOwner dataLength numChildren pzxid (zookeeper.jute) */
+function readStat(reader: JuteReader): Stat {
+  for (let index = 0; index < 4; index += 1) reader.long();
+  reader.int();
+  const cversion = reader.int();
+  reader.int();
+  const ephemeralOwner = reader.long();
+  const dataLength = reader.int();
+  reader.int();
+  reader.long();
+  return { cversion, ephemeralOwner, dataLength };
+}

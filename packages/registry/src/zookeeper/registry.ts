@@ -1,0 +1,177 @@
+import { rm } from 'node:fs/promises';
+
+import {
+  formatEndpoint,
+  type InstanceId,
+  instanceId,
+  type Log,
+  messageOf,
+  type Snapshot,
+  createBackoff,
+  isTandemError,
+  sleepOrAborted,
+} from '@tandem/core';
+
+import type { Announcer, Place, Registry, RegistryStatus } from '../registry.ts';
+import type { ZooKeeperConfig } from './config.ts';
+import type { SessionCredentials } from './connection.ts';
+import { createEphemeral } from './ephemeral.ts';
+import { mirrorPath } from './mirror.ts';
+import { findOwnNodes } from './nodes.ts';
+import { remove } from './opcodes.ts';
+import { readResume, type Resume, writeResume } from './resume-file.ts';
+import { openSession, type Session } from './session.ts';
+
+export interface ZooKeeperRegistryOptions {
+  readonly config: ZooKeeperConfig;
+  readonly log: Log;
+  /** Where the session is kept for a successor; without it nothing is resumed. */
+  readonly resumeFile?: string;
+}
+
+/** A registry in ZooKeeper, in Nerve's layout. One session per process and ensemble, shared by all services. */
+export async function openZooKeeperRegistry(options: ZooKeeperRegistryOptions): Promise<Registry> {
+  const { config, log, resumeFile } = options;
+  const ensemble = `${config.servers.map(formatEndpoint).toSorted().join(',')}${config.chroot}`;
+  const resume = resumeFile === undefined ? undefined : await readResume(resumeFile, ensemble, log);
+  if (resume !== undefined) log.info({ session: String(resume.session.id) }, 'resuming the saved session');
+  return new ZooKeeperRegistry(options, ensemble, resume);
+}
+
+class ZooKeeperRegistry implements Registry {
+  readonly #options: ZooKeeperRegistryOptions;
+  readonly #ensemble: string;
+  readonly #session: Session;
+  readonly #claims = new Map<string, Set<InstanceId>>();
+  readonly #abort = new AbortController();
+  /** Every path below which this session has announced, in this life or an earlier one. */
+  readonly #paths: Set<string>;
+  readonly #resumed: SessionCredentials | undefined;
+  #credentials: SessionCredentials | undefined;
+  #saving: Promise<void> = Promise.resolve();
+
+  constructor(options: ZooKeeperRegistryOptions, ensemble: string, resume: Resume | undefined) {
+    this.#options = options;
+    this.#ensemble = ensemble;
+    this.#paths = new Set(resume?.paths);
+    this.#resumed = resume?.session;
+    this.#session = openSession({
+      servers: options.config.servers,
+      sessionTimeoutMs: options.config.sessionTimeoutMs,
+      resume: resume?.session,
+      log: options.log,
+      onCredentials: (session) => {
+        const isNew = session.id !== this.#credentials?.id;
+        this.#credentials = session;
+        if (isNew) this.#save();
+      },
+    });
+  }
+
+  get status(): RegistryStatus {
+    return { state: this.#session.state.state };
+  }
+
+  announce(path: string, place: Place): Announcer {
+    const id = instanceId(place);
+    const full = this.#full(path);
+    const claimed = this.#claims.get(full) ?? new Set();
+    if (claimed.has(id)) throw new TypeError(`${id} is announced below ${path} already`);
+    this.#claims.set(full, claimed.add(id));
+    if (!this.#paths.has(full)) {
+      this.#paths.add(full);
+      this.#save();
+    }
+    const { log, config } = this.#options;
+    return createEphemeral({
+      session: this.#session,
+      path: full,
+      place,
+      pathEncoding: config.pathEncoding,
+      log,
+      saved: () => this.#saving,
+      onRelease: () => void claimed.delete(id),
+    });
+  }
+
+  withdrawUnclaimed(): void {
+    if (this.#resumed !== undefined) void this.#sweep(this.#resumed.id);
+  }
+
+  async *watch(path: string, signal: AbortSignal): AsyncGenerator<Snapshot> {
+    const { log } = this.#options;
+    const controller = new AbortController();
+    const abort = () => controller.abort();
+    for (const parent of [signal, this.#abort.signal]) {
+      if (parent.aborted) return;
+      parent.addEventListener('abort', abort, { once: true });
+    }
+    try {
+      yield* mirrorPath({ session: this.#session, path: this.#full(path), signal: controller.signal, log });
+    } finally {
+      for (const parent of [signal, this.#abort.signal]) parent.removeEventListener('abort', abort);
+    }
+  }
+
+  async close(options: { keep?: boolean } = {}): Promise<void> {
+    if (this.#abort.signal.aborted) return;
+    this.#abort.abort(new Error('the registry is closed'));
+    await this.#session.close({ keepSession: options.keep === true });
+    await this.#saving;
+    const { resumeFile } = this.#options;
+    if (options.keep !== true && resumeFile !== undefined) await rm(resumeFile, { force: true });
+  }
+
+  #full(path: string): string {
+    return `${this.#options.config.chroot}${path}`;
+  }
+
+  /** One write after the other, so that the newest session is what stands in the file at the end. */
+  #save(): void {
+    const { resumeFile } = this.#options;
+    if (resumeFile !== undefined) this.#saving = this.#saveAfter(this.#saving, resumeFile);
+  }
+
+  async #saveAfter(previous: Promise<void>, file: string): Promise<void> {
+    await previous;
+    const session = this.#credentials;
+    if (session === undefined) return;
+    try {
+      await writeResume(file, this.#ensemble, { session, paths: [...this.#paths] });
+    } catch (error) {
+      this.#options.log.error(
+        { file, err: messageOf(error) },
+        'cannot save the session, a restart will flap',
+      );
+    }
+  }
+
+  /** Level-triggered like everything here: tried until done, or until the session that owned the nodes is gone. */
+  async #sweep(owner: bigint): Promise<void> {
+    const { signal } = this.#abort;
+    const backoff = createBackoff({ baseMs: 200, maxMs: 5_000 });
+    for (;;) {
+      try {
+        for (const path of this.#paths) {
+          if ((await this.#session.connected(signal)) !== owner) return;
+          await this.#sweepPath(path, signal);
+        }
+        return;
+      } catch (error) {
+        if (signal.aborted || isTandemError(error, 'REGISTRY_CLOSED')) return;
+        this.#options.log.warn({ err: messageOf(error) }, 'cannot withdraw what nobody claims, trying again');
+        if (await sleepOrAborted(backoff.next(), signal)) return;
+      }
+    }
+  }
+
+  async #sweepPath(path: string, signal: AbortSignal): Promise<void> {
+    for (const node of await findOwnNodes(this.#session, path, undefined, { signal })) {
+      const claimed =
+        node.instance !== undefined && this.#claims.get(path)?.has(instanceId(node.instance)) === true;
+      if (claimed) continue;
+      await this.#session.run(remove(node.path), { signal });
+      this.#options.log.info({ node: node.path }, 'withdrew what an earlier life had announced');
+    }
+  }
+}

@@ -1,0 +1,71 @@
+import { readFile } from 'node:fs/promises';
+
+import { type Log, messageOf, systemErrorCode, writeFileAtomic } from '@tandem/core';
+import * as z from 'zod';
+
+import type { SessionCredentials } from './connection.ts';
+
+/**
+ * What a successor needs to take a session up again: its id, its password (so the file is 0600) and the paths below
+ * which it has announced something.
+ */
+export interface Resume {
+  readonly session: SessionCredentials;
+  readonly paths: readonly string[];
+}
+
+const ResumeFile = z.object({
+  version: z.literal(1),
+  ensemble: z.string(),
+  session_id: z.string().regex(/^-?\d+$/),
+  password: z.base64(),
+  paths: z.array(z.string()),
+});
+
+/** Undefined when there is none, or when it belongs to another ensemble or cannot be read: then a new session starts. */
+export async function readResume(file: string, ensemble: string, log: Log): Promise<Resume | undefined> {
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    if (systemErrorCode(error) !== 'ENOENT')
+      log.warn({ file, err: messageOf(error) }, 'cannot read the saved session');
+    return undefined;
+  }
+  const parsed = ResumeFile.safeParse(parseJson(text));
+  if (!parsed.success) {
+    log.warn({ file }, 'the saved session is damaged, starting a new one');
+    return undefined;
+  }
+  if (parsed.data.ensemble !== ensemble) {
+    log.info(
+      { file, saved: parsed.data.ensemble, ensemble },
+      'the saved session belongs to another ensemble',
+    );
+    return undefined;
+  }
+  const session = {
+    id: BigInt(parsed.data.session_id),
+    password: Buffer.from(parsed.data.password, 'base64'),
+  };
+  return { session, paths: parsed.data.paths };
+}
+
+export async function writeResume(file: string, ensemble: string, resume: Resume): Promise<void> {
+  const content: z.input<typeof ResumeFile> = {
+    version: 1,
+    ensemble,
+    session_id: String(resume.session.id),
+    password: resume.session.password.toString('base64'),
+    paths: [...resume.paths],
+  };
+  await writeFileAtomic(file, `${JSON.stringify(content)}\n`, { mode: 0o600, durable: true });
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

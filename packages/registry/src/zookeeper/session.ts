@@ -1,0 +1,211 @@
+import { type Log, messageOf, TandemError, withDeadline } from '@tandem/core';
+
+import {
+  type Connection,
+  type ConnectionEvent,
+  openConnection,
+  type SessionCredentials,
+} from './connection.ts';
+import type { Operation } from './opcodes.ts';
+import type { ServerAddress } from './servers.ts';
+import type { WatchListener } from './watches.ts';
+
+/**
+ * suspended: no connection, but the session may well live. Everything is kept and the old session is tried without
+ * limit, since a new leader arms every session anew; only the server's word makes it lost.
+ */
+export type SessionState =
+  | { readonly state: 'connecting' }
+  | { readonly state: 'connected'; readonly id: bigint }
+  | { readonly state: 'suspended' }
+  | { readonly state: 'lost' }
+  | { readonly state: 'closed' }
+  | { readonly state: 'failed'; readonly error: TandemError };
+
+/** The life line to one ensemble: one session at a time, a new one whenever the server has ended the last. */
+export interface Session {
+  readonly state: SessionState;
+  /** Called on every change of state, from the next tick on; returns what ends it. */
+  subscribe(listener: (state: SessionState) => void): () => void;
+  /**
+   * Waits for a connection and runs one operation. `deadlineMs` covers both. Rejects with the codes of
+   * `Connection.run`, `REGISTRY_CLOSED` or `REGISTRY_AUTH_FAILED`. Never repeats an operation by itself.
+   */
+  run<T>(operation: Operation<T>, options?: RunOptions): Promise<T>;
+  forgetWatch(listener: WatchListener): void;
+  /** Resolves with the session's id once there is a connection. */
+  connected(signal: AbortSignal): Promise<bigint>;
+  close(options: { keepSession: boolean }): Promise<void>;
+}
+
+export interface RunOptions {
+  readonly signal?: AbortSignal;
+  readonly deadlineMs?: number;
+  readonly onWatch?: WatchListener;
+}
+
+export interface SessionOptions {
+  readonly servers: readonly ServerAddress[];
+  readonly sessionTimeoutMs: number;
+  readonly resume?: SessionCredentials | undefined;
+  /** Called before anything runs on a session, with what a successor needs to resume it. */
+  readonly onCredentials?: (session: SessionCredentials) => void;
+  readonly log: Log;
+  readonly random?: () => number;
+}
+
+const OPERATION_DEADLINE_MS = 10_000;
+
+export function openSession(options: SessionOptions): Session {
+  return new SupervisedSession(options);
+}
+
+class SupervisedSession implements Session {
+  readonly #options: SessionOptions;
+  readonly #listeners = new Set<(state: SessionState) => void>();
+  #state: SessionState = { state: 'connecting' };
+  #connection: Connection;
+  #renewal: NodeJS.Timeout | undefined;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.#connection = this.#open(options.resume);
+  }
+
+  get state(): SessionState {
+    return this.#state;
+  }
+
+  subscribe(listener: (state: SessionState) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  run<T>(operation: Operation<T>, options: RunOptions = {}): Promise<T> {
+    const deadlineMs = options.deadlineMs ?? OPERATION_DEADLINE_MS;
+    const watch = options.onWatch === undefined ? {} : { onWatch: options.onWatch };
+    return withDeadline(options.signal, deadlineMs, async (signal) => {
+      await this.connected(signal);
+      return this.#connection.run(operation, { deadlineMs, ...watch });
+    });
+  }
+
+  forgetWatch(listener: WatchListener): void {
+    this.#connection.forgetWatch(listener);
+  }
+
+  connected(signal: AbortSignal): Promise<bigint> {
+    return new Promise((resolve, reject) => {
+      const settle = (): boolean => {
+        switch (this.#state.state) {
+          case 'connected':
+            resolve(this.#state.id);
+            return true;
+          case 'closed':
+            reject(new TandemError('REGISTRY_CLOSED', 'the ZooKeeper client has been closed'));
+            return true;
+          case 'failed':
+            reject(this.#state.error);
+            return true;
+          case 'connecting':
+          case 'suspended':
+          case 'lost':
+            return false;
+        }
+      };
+      if (settle()) return;
+      const end = () => {
+        unsubscribe();
+        signal.removeEventListener('abort', onAbort);
+      };
+      const onAbort = () => {
+        end();
+        reject(signal.reason as Error);
+      };
+      const unsubscribe = this.subscribe(() => {
+        if (settle()) end();
+      });
+      signal.addEventListener('abort', onAbort, { once: true });
+    });
+  }
+
+  async close(options: { keepSession: boolean }): Promise<void> {
+    if (this.#state.state === 'closed') return;
+    this.#become({ state: 'closed' });
+    clearTimeout(this.#renewal);
+    await this.#connection.close(options);
+  }
+
+  #open(resume: SessionCredentials | undefined): Connection {
+    const { servers, sessionTimeoutMs, random } = this.#options;
+    const connection: Connection = openConnection({
+      servers,
+      sessionTimeoutMs,
+      resume,
+      ...(random === undefined ? {} : { random }),
+      // Events of a connection that has been replaced are nobody's business any more.
+      onEvent: (event) => {
+        if (this.#connection === connection || this.#connection === undefined) this.#onEvent(event);
+      },
+    });
+    return connection;
+  }
+
+  #onEvent(event: ConnectionEvent): void {
+    if (this.#state.state === 'closed' || this.#state.state === 'failed') return;
+    const { log } = this.#options;
+    switch (event.kind) {
+      case 'connected': {
+        const id = event.session.id;
+        log.info({ session: hex(id), timeoutMs: event.timeoutMs }, 'connected to ZooKeeper');
+        this.#options.onCredentials?.(event.session);
+        this.#become({ state: 'connected', id });
+        return;
+      }
+      case 'disconnected':
+        if (this.#state.state === 'lost') return;
+        log.warn({}, 'lost the connection to ZooKeeper, keeping the session');
+        this.#become({ state: 'suspended' });
+        return;
+      case 'expired':
+        log.warn({}, 'the ZooKeeper session has expired, starting a new one');
+        this.#become({ state: 'lost' });
+        this.#renew();
+        return;
+      case 'auth-failed': {
+        const error = new TandemError('REGISTRY_AUTH_FAILED', 'ZooKeeper refused the credentials');
+        log.error({ err: error.message }, 'ZooKeeper refused the credentials');
+        this.#become({ state: 'failed', error });
+        return;
+      }
+    }
+  }
+
+  /** With jitter, so that a fleet whose sessions ended together does not come back in one instant. */
+  #renew(): void {
+    const { random = Math.random, sessionTimeoutMs } = this.#options;
+    const old = this.#connection;
+    const delay = Math.min(sessionTimeoutMs / 10, 500) * random();
+    this.#renewal = setTimeout(() => {
+      void old.close({ keepSession: true });
+      if (this.#state.state === 'closed') return;
+      this.#become({ state: 'connecting' });
+      this.#connection = this.#open(undefined);
+    }, delay);
+  }
+
+  #become(state: SessionState): void {
+    this.#state = state;
+    for (const listener of this.#listeners) {
+      try {
+        listener(state);
+      } catch (error) {
+        this.#options.log.error({ err: messageOf(error) }, 'a listener of the ZooKeeper session failed');
+      }
+    }
+  }
+}
+
+export function hex(id: bigint): string {
+  return `0x${BigInt.asUintN(64, id).toString(16)}`;
+}
