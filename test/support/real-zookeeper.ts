@@ -133,13 +133,17 @@ async function spawnServer(dir: string, port: number, tickTimeMs: number): Promi
   );
   const java = [
     'java',
-    ...['-Xmx256m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1'],
+    '-Xmx256m',
+    '-XX:+UseSerialGC',
+    '-XX:TieredStopAtLevel=1',
     '-Dzookeeper.forceSync=no',
     '-Dzookeeper.preAllocSize=1024',
     '-Dzookeeper.admin.enableServer=false',
     '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn',
-    ...['-cp', existsSync(LOGGER_JAR) ? `${JAR}:${LOGGER_JAR}` : JAR],
-    ...['org.apache.zookeeper.server.quorum.QuorumPeerMain', config],
+    '-cp',
+    existsSync(LOGGER_JAR) ? `${JAR}:${LOGGER_JAR}` : JAR,
+    'org.apache.zookeeper.server.quorum.QuorumPeerMain',
+    config,
   ];
   const [command = '', ...rest] = existsSync(SETPRIV) ? [SETPRIV, '--pdeathsig', 'KILL', ...java] : java;
   const log = openSync(logFile(dir), 'a');

@@ -178,7 +178,7 @@ function frame(body: Buffer): Buffer {
 
 /** Calls back with every length-prefixed frame. Simple, not fast for huge replies. */
 function onFrames(socket: Socket, take: (frame: Buffer) => void): void {
-  let bytes = Buffer.alloc(0);
+  let bytes: Buffer = Buffer.alloc(0);
   socket.on('data', (chunk: Buffer) => {
     bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk]);
     let offset = 0;
@@ -231,7 +231,7 @@ function createState(socket: Socket, lastZxidSeen: bigint) {
       socket.on('error', () => {});
       socket.on('close', () => {
         state.isClosed = true;
-        for (const { reject } of [...pending.values()].flat()) reject(new Error('the connection ended'));
+        for (const waiting of [...pending.values()].flat()) waiting.reject(new Error('the connection ended'));
         pending.clear();
         resolve();
       });

@@ -3,11 +3,13 @@ import { MalformedInput, type JuteReader, type JuteWriter } from './jute.ts';
 import { Opcode } from './opcodes.ts';
 import { readPath, type Operation, type RequestContext } from './operation.ts';
 import type { Transaction } from './tree.ts';
-import { createNode, readCreate } from './writes.ts';
+import { CONTAINER_FLAGS, createNode, readCreate, TTL_FLAGS } from './writes.ts';
 import { writeStat } from './znode.ts';
 
 /** Executes one step and writes its result: at once, since a later step may change the same node. */
 type Step = (context: RequestContext, transaction: Transaction, reply: JuteWriter) => void;
+
+const CREATE_TYPES: ReadonlySet<number> = new Set([Opcode.create, Opcode.create2, Opcode.createContainer]);
 
 /** Reads steps up to the end mark. */
 function readSteps<T>(body: JuteReader, readStep: (type: number, body: JuteReader) => T): T[] {
@@ -35,9 +37,7 @@ function writeEnd(reply: JuteWriter): void {
 }
 
 function readWriteStep(type: number, body: JuteReader): Step {
-  if (type === Opcode.create) return readCreateStep(body, { isContainer: false, withStat: false });
-  if (type === Opcode.create2) return readCreateStep(body, { isContainer: false, withStat: true });
-  if (type === Opcode.createContainer) return readCreateStep(body, { isContainer: true, withStat: true });
+  if (CREATE_TYPES.has(type)) return readCreateStep(body);
   if (type === Opcode.createTtl) return readCreateTtlStep(body);
   if (type === Opcode.delete) return readDeleteStep(body);
   if (type === Opcode.setData) return readSetDataStep(body);
@@ -45,13 +45,16 @@ function readWriteStep(type: number, body: JuteReader): Step {
   throw new MalformedInput(`not a step of a multi: ${type}`);
 }
 
-function readCreateStep(body: JuteReader, kind: { isContainer: boolean; withStat: boolean }): Step {
+/** In a multi the Java server goes by the flags alone: they make a container, and only a container's stat is told. */
+function readCreateStep(body: JuteReader): Step {
   const request = readCreate(body);
+  if (TTL_FLAGS.has(request.flags)) throw new MalformedInput('a create without the time to live it promises');
+  const isContainer = request.flags === CONTAINER_FLAGS;
   return (context, transaction, reply) => {
-    const created = createNode(context, transaction, request, kind.isContainer);
-    writeResultHeader(reply, kind.withStat ? Opcode.create2 : Opcode.create, ErrorCode.ok);
+    const created = createNode(context, transaction, request, isContainer);
+    writeResultHeader(reply, isContainer ? Opcode.create2 : Opcode.create, ErrorCode.ok);
     reply.string(created.path);
-    if (kind.withStat) writeStat(reply, created.node);
+    if (isContainer) writeStat(reply, created.node);
   };
 }
 

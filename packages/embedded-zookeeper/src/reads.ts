@@ -53,8 +53,8 @@ export const getAcl: Operation = ({ database }, body, reply) => {
 
 /** The requester's own ephemeral nodes, those whose path begins with the given text. */
 export const getEphemerals: Operation = ({ database, session }, body, reply) => {
-  const given = body.string()?.trim() ?? '';
-  const prefix = given === '/' ? '' : given;
+  const given = body.string() ?? '';
+  const prefix = ['', '/'].includes(given.trim()) ? '' : given;
   const paths = [...database.tree.ephemeralsOf(session.id)].filter((path) => path.startsWith(prefix));
   reply.strings(paths, paths.length);
 };

@@ -21,7 +21,8 @@ const CREATE_MODES: readonly (Pick<NewNode, 'isSequential'> & { isEphemeral: boo
   { isEphemeral: true, isSequential: true },
   { isEphemeral: false, isSequential: false },
 ];
-const TTL_FLAGS: ReadonlySet<number> = new Set([5, 6]);
+export const CONTAINER_FLAGS = 4;
+export const TTL_FLAGS: ReadonlySet<number> = new Set([5, 6]);
 
 export function readCreate(body: JuteReader): CreateRequest {
   return { path: readPath(body), content: body.buffer(), acl: readAcl(body), flags: body.int() };
@@ -42,10 +43,17 @@ export function createNode(
     path: request.path,
     content: request.content,
     acl: resolveAcl(request.acl, identities),
-    owner: mode.isEphemeral ? session.id : 0n,
+    owner: mode.isEphemeral && !isContainer ? session.id : 0n,
     isSequential: mode.isSequential,
     isContainer,
   });
+}
+
+/** These operations check the path before anything else, and null is no path. */
+function readCheckedPath(body: JuteReader): string {
+  const path = body.string();
+  if (path === null || !isValidPath(path)) throw new RequestRefused(ErrorCode.badArguments);
+  return path;
 }
 
 export const create: Operation = (context, body, reply) => {
@@ -70,9 +78,9 @@ export const createContainer = createWithStat(true);
 
 /** Nodes with a time to live are off in a ZooKeeper with default settings. */
 export const createTtl: Operation = (_context, body) => {
-  readCreate(body);
+  const { flags } = readCreate(body);
   body.long();
-  throw new RequestRefused(ErrorCode.unimplemented);
+  throw new RequestRefused(TTL_FLAGS.has(flags) ? ErrorCode.unimplemented : ErrorCode.badArguments);
 };
 
 export const deleteNode: Operation = ({ database }, body) => {
@@ -82,7 +90,7 @@ export const deleteNode: Operation = ({ database }, body) => {
 };
 
 export const setData: Operation = ({ database }, body, reply) => {
-  const path = readPath(body);
+  const path = readCheckedPath(body);
   const content = body.buffer();
   const version = body.int();
   writeStat(
@@ -93,10 +101,9 @@ export const setData: Operation = ({ database }, body, reply) => {
 
 /** Stored and shown, never enforced. */
 export const setAcl: Operation = ({ database, identities }, body, reply) => {
-  const path = readPath(body);
+  const path = readCheckedPath(body);
   const acl = readAcl(body);
   const version = body.int();
-  if (!isValidPath(path)) throw new RequestRefused(ErrorCode.badArguments);
   const resolved = resolveAcl(acl, identities);
   writeStat(
     reply,
@@ -106,7 +113,7 @@ export const setAcl: Operation = ({ database, identities }, body, reply) => {
 
 /** Outside of a multi this only says whether the version is right. */
 export const check: Operation = ({ database }, body) => {
-  const path = readPath(body);
+  const path = readCheckedPath(body);
   const version = body.int();
   database.transact(() => database.tree.check(path, version));
 };
