@@ -59,10 +59,19 @@ function explain(issue: z.core.$ZodIssue, context: Context): ConfigProblem[] {
     }));
   }
   if (issue.code === 'invalid_union') {
-    const nearestBranch = issue.errors.toSorted((a, b) => a.length - b.length)[0] ?? [];
+    const nearestBranch = issue.errors.toSorted((a, b) => distance(a) - distance(b))[0] ?? [];
     return nearestBranch.flatMap((inner) =>
       explain({ ...inner, path: [...issue.path, ...inner.path] }, context),
     );
+  }
+  if (issue.code === 'invalid_key') {
+    const key = String(issue.path.at(-1));
+    const parent = issue.path.slice(0, -1);
+    const place = at(lines, keyOffset(document, parent, key));
+    const why = issue.issues.map((inner) => reasonOf(inner, key).reason).join('; ');
+    return [
+      { file, ...place, path: formatPath(parent), reason: `the key ${describe(key)} cannot be used: ${why}` },
+    ];
   }
   const place = at(lines, valueOffset(document, issue.path));
   return [
@@ -70,13 +79,22 @@ function explain(issue: z.core.$ZodIssue, context: Context): ConfigProblem[] {
   ];
 }
 
+/** How far a value is from what a branch of a union wants: farthest if it is of another type altogether. */
+function distance(branch: readonly z.core.$ZodIssue[]): number {
+  const isOtherType = branch.some(({ code, path }) => code === 'invalid_type' && path.length === 0);
+  return branch.length + (isOtherType ? 1000 : 0);
+}
+
 function reasonOf(issue: z.core.$ZodIssue, value: unknown): { reason: string; remedy?: string } {
   const shown = `found ${describe(value)}`;
   switch (issue.code) {
     case 'invalid_type':
-      return value === undefined
-        ? { reason: 'is required but missing', remedy: `Give it ${article(issue.expected)}` }
-        : { reason: `must be ${article(issue.expected)}, ${shown}` };
+      if (value === undefined)
+        return { reason: 'is required but missing', remedy: `Give it ${article(issue.expected)}` };
+      // A schema may have words of its own for it, such as those of a duration.
+      return issue.message.startsWith('Invalid input')
+        ? { reason: `must be ${article(issue.expected)}, ${shown}` }
+        : { reason: `${issue.message}, ${shown}` };
     case 'invalid_value': {
       const known = issue.values.map(String);
       return { reason: `${shown}, which is not one of the choices`, ...suggest(String(value), known) };
@@ -86,8 +104,10 @@ function reasonOf(issue: z.core.$ZodIssue, value: unknown): { reason: string; re
     case 'too_big':
       return { reason: `must be at most ${issue.maximum}${unitOf(issue.origin)}, ${shown}` };
     case 'custom':
-    case 'invalid_format':
-      return { reason: `${issue.message}, ${shown}` };
+      // Such a rule is about what stands within; that a map was found says nothing.
+      return {
+        reason: typeof value === 'object' && value !== null ? issue.message : `${issue.message}, ${shown}`,
+      };
     default:
       return { reason: `${issue.message}, ${shown}` };
   }

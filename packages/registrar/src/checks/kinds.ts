@@ -22,6 +22,8 @@ export type CheckConfig =
 export const CheckSection = z.strictObject(KINDS).transform((entry, context): CheckConfig => {
   const given = configsOf(entry);
   const [only] = given;
+  // A mistyped kind has been named already.
+  if (context.issues.length > 0) return z.NEVER;
   if (only !== undefined && given.length === 1) return only;
   const known = Object.keys(KINDS).join(', ');
   context.addIssue({ code: 'custom', message: `must have exactly one kind of check (known: ${known})` });
