@@ -1,1 +1,11 @@
-export {};
+export { type Catalog } from './catalog.ts';
+export {
+  type DiscoverConfig,
+  type DiscoveredService,
+  DiscoverSection,
+  type HaproxyConfig,
+  HaproxySection,
+} from './config.ts';
+export { createDiscovery, type Discovery } from './discovery.ts';
+export { buildMembership, buildStructure } from './haproxy/model.ts';
+export { renderConfig } from './haproxy/render.ts';

@@ -1,0 +1,177 @@
+import { createHash } from 'node:crypto';
+import { isIP } from 'node:net';
+
+import type { Instance, Rejection } from '@tandem/core';
+
+import type { Catalog } from '../catalog.ts';
+import type { DiscoveredService, HaproxyConfig } from '../config.ts';
+
+/** A name that HAProxy takes in its file and on its command line as one harmless word. Made only by `serverName`. */
+export type ServerName = string & { readonly brand: 'ServerName' };
+
+/** One server line. Everything about it is spelled out: dynamic servers inherit nothing from `default-server`. */
+export interface Server {
+  readonly name: ServerName;
+  /** Stable for a name, the same on every host, so that consistent hashes agree (HAProxy reference 1.4). */
+  readonly id: number;
+  /** Canonical IP literal */
+  readonly address: string;
+  readonly port: number;
+  /** 0 to 256 */
+  readonly weight: number;
+}
+
+/** One service as HAProxy sees it, without its servers: what only a reload can change. */
+export interface Proxy {
+  readonly name: string;
+  readonly bind: string;
+  readonly mode: 'http' | 'tcp';
+  readonly balance: string;
+  readonly serverOptions: string;
+}
+
+/** Everything that only a reload can change. */
+export interface Structure {
+  readonly runtimeSocket: string;
+  readonly global: readonly string[];
+  readonly defaults: readonly string[];
+  readonly extraSections: Readonly<Record<string, readonly string[]>>;
+  readonly proxies: readonly Proxy[];
+}
+
+/** The servers of every backend: what the runtime API changes. A backend that is not in it is left as it is. */
+export type Membership = ReadonlyMap<string, readonly Server[]>;
+
+export function buildStructure(config: HaproxyConfig, services: readonly DiscoveredService[]): Structure {
+  const proxies = services
+    .map(({ service, config: discover }) => ({
+      name: service,
+      bind: discover.listen,
+      mode: discover.mode,
+      balance: discover.balance,
+      serverOptions: discover.serverOptions,
+    }))
+    .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  const { runtimeSocket, global, defaults, extraSections } = config;
+  return { runtimeSocket, global, defaults, extraSections, proxies };
+}
+
+/** The servers of every known service, and what had to be set aside because HAProxy must never see it. */
+export function buildMembership(catalog: Catalog): {
+  membership: Membership;
+  rejected: ReadonlyMap<string, readonly Rejection[]>;
+} {
+  const membership = new Map<string, readonly Server[]>();
+  const rejected = new Map<string, readonly Rejection[]>();
+  for (const [service, { instances }] of catalog) {
+    const { servers, rejections } = toServers(instances);
+    membership.set(service, servers);
+    if (rejections.length > 0) rejected.set(service, rejections);
+  }
+  return { membership, rejected };
+}
+
+/** Which structure a running HAProxy has loaded: this text stands in its `description`. */
+export function structureMark(renderedWithoutServers: string): string {
+  return `tandem ${createHash('sha256').update(renderedWithoutServers).digest('hex').slice(0, 16)}`;
+}
+
+/** What HAProxy reports of a server, as far as it can be taken over. */
+export interface ReportedServer {
+  readonly name: string;
+  readonly id: number;
+  readonly address: string;
+  readonly port: number;
+  readonly weight: number;
+  readonly inRotation: boolean;
+}
+
+/** The membership, completed from what HAProxy has for the backends that it says nothing of. */
+export function adoptServers(
+  desired: { structure: Structure; membership: Membership },
+  reported: ReadonlyMap<string, ReadonlyMap<string, ReportedServer>>,
+): Membership {
+  const membership = new Map(desired.membership);
+  for (const { name: backend } of desired.structure.proxies) {
+    if (membership.has(backend)) continue;
+    const servers = [...(reported.get(backend)?.values() ?? [])]
+      .filter((server) => server.inRotation && SERVER_NAME.test(server.name) && isIP(server.address) !== 0)
+      .map(({ name, id, address, port, weight }) => ({
+        name: name as ServerName,
+        id,
+        address,
+        port,
+        weight,
+      }));
+    if (servers.length > 0) membership.set(backend, servers);
+  }
+  return membership;
+}
+
+const MAX_WEIGHT = 256;
+const SERVER_NAME = /^[A-Za-z0-9_.:-]{1,128}$/;
+
+function toServers(instances: readonly Instance[]): { servers: Server[]; rejections: Rejection[] } {
+  const byName = new Map<ServerName, Instance>();
+  const rejections: Rejection[] = [];
+  for (const instance of instances) {
+    const name = serverName(instance);
+    if (typeof name === 'string') byName.set(name, instance);
+    else rejections.push({ place: instance.name.slice(0, 128), reason: name.reason });
+  }
+  const taken = new Set<number>();
+  const servers = [...byName]
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, { host, port, weight = 1 }]) => ({
+      name,
+      id: freeId(name, taken),
+      address: host,
+      port,
+      weight: Math.min(weight, MAX_WEIGHT),
+    }));
+  return { servers, rejections };
+}
+
+/**
+ * `<name>_<address>:<port>`, as Synapse names servers. Registry text is hostile: an address that is not a plain IP
+ * literal would be looked up or expanded by HAProxy, a name with other characters could become another line of its
+ * file or another command (HAProxy reference 6.1 and 6.2). Such an instance is set aside.
+ */
+function serverName({ name, host, port }: Instance): ServerName | { readonly reason: string } {
+  if (isIP(host) === 0 || host.includes('%')) return { reason: 'the host is not an IPv4 or IPv6 address' };
+  const text = name === '' ? `${host}:${port}` : `${name}_${host}:${port}`;
+  if (!SERVER_NAME.test(text))
+    return { reason: 'the name holds characters other than letters, digits and _.:-, or is too long' };
+  return text as ServerName;
+}
+
+/** FNV-1a folded to 31 bits (HAProxy takes 1 to 2^31-1), with linear probing. */
+function freeId(name: string, taken: Set<number>): number {
+  let hash = 2_166_136_261;
+  for (const byte of Buffer.from(name)) hash = Math.imul(hash ^ byte, 16_777_619);
+  let id = hash & 0x7fff_ffff || 1;
+  while (taken.has(id)) id = id === 0x7fff_ffff ? 1 : id + 1;
+  taken.add(id);
+  return id;
+}
+
+/** `10.0.0.1:80` or `[::1]:80` as HAProxy writes addresses. */
+export function serverAddress({ address, port }: Pick<Server, 'address' | 'port'>): string {
+  return isIP(address) === 6 ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
+/**
+ * What follows the address, in the file and in `add server` alike. The pool options are the defaults of a server line;
+ * dynamic servers of 2.6 and 2.8 would start without them and never reuse a connection (HAProxy reference 1.4).
+ */
+export function serverArguments(
+  { id, weight }: Pick<Server, 'id' | 'weight'>,
+  serverOptions: string,
+): string {
+  const fixed = `id ${id} weight ${weight} pool-purge-delay 5s pool-max-conn -1`;
+  return serverOptions === '' ? fixed : `${fixed} ${serverOptions}`;
+}
+
+export function isChecked(serverOptions: string): boolean {
+  return serverOptions.split(' ').includes('check');
+}

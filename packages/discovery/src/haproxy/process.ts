@@ -1,0 +1,214 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, openSync } from 'node:fs';
+import { readFile, stat, truncate } from 'node:fs/promises';
+import path from 'node:path';
+
+import { type Log, messageOf, sleep, systemErrorCode, TandemError, withDeadline } from '@tandem/core';
+
+import type { HaproxyConfig } from '../config.ts';
+import { exchange } from './runtime.ts';
+
+/** HAProxy as a process in master-worker mode. It outlives this daemon and is adopted by the next one. */
+export interface HaproxyProcess {
+  /** Undefined when HAProxy would take the file, else what it says against it. Throws `HAPROXY_MISSING`. */
+  check(file: string, signal: AbortSignal): Promise<string | undefined>;
+  /** Makes sure that a master runs: finds the one that does, or starts one. Resolves when its sockets may be asked. */
+  ensure(signal: AbortSignal): Promise<'found' | 'started'>;
+  /** False once the master that was found or started is gone. */
+  isRunning(): boolean;
+  /** Asks the master for a new worker. Proves nothing: look at what then runs. */
+  requestReload(signal: AbortSignal): Promise<void>;
+  /** Lets requests finish, then ends; at once after `graceMs`. */
+  stop(graceMs: number): Promise<void>;
+}
+
+const CHECK_DEADLINE_MS = 30_000;
+const MASTER_DEADLINE_MS = 2_000;
+/** While the master re-executes itself for a reload, its socket refuses for 10 to 60 ms, up to 2 s after a failed bind. */
+const MASTER_SILENCE_MS = 300;
+const RELOAD_PATIENCE_MS = 5_000;
+const MAX_LOG_BYTES = 4 * 1024 * 1024;
+
+/** @param onExit called when a HAProxy that this process has started is gone */
+export function createHaproxyProcess(
+  config: HaproxyConfig,
+  deps: { log: Log; onExit: () => void },
+): HaproxyProcess {
+  return new ManagedProcess(config, deps);
+}
+
+class ManagedProcess implements HaproxyProcess {
+  readonly #config: HaproxyConfig;
+  readonly #log: Log;
+  readonly #onExit: () => void;
+  readonly #logFile: string;
+  #pid: number | undefined;
+  #isStopping = false;
+
+  constructor(config: HaproxyConfig, deps: { log: Log; onExit: () => void }) {
+    this.#config = config;
+    this.#log = deps.log;
+    this.#onExit = deps.onExit;
+    this.#logFile = path.join(path.dirname(config.configFile), 'haproxy.log');
+  }
+
+  async check(file: string, signal: AbortSignal): Promise<string | undefined> {
+    const { execa } = await import('execa');
+    const result = await execa(this.#config.binary, ['-c', '-f', file], {
+      reject: false,
+      all: true,
+      stdin: 'ignore',
+      timeout: CHECK_DEADLINE_MS,
+      cancelSignal: signal,
+      env: cleanEnvironment(),
+      extendEnv: false,
+      maxBuffer: 256 * 1024,
+    });
+    signal.throwIfAborted();
+    // Exactly 0: an empty file gives 2 and would take every listener away (HAProxy reference 3.3).
+    if (result.exitCode === 0) return undefined;
+    if (result.exitCode === undefined && !result.timedOut)
+      throw missing(this.#config.binary, result.cause ?? result);
+    return result.timedOut ? 'haproxy -c did not end in time' : alerts(result.all);
+  }
+
+  async ensure(signal: AbortSignal): Promise<'found' | 'started'> {
+    if (await this.#findMaster(signal)) return 'found';
+    await this.#start();
+    return 'started';
+  }
+
+  isRunning(): boolean {
+    return this.#pid !== undefined && isAlive(this.#pid);
+  }
+
+  async requestReload(signal: AbortSignal): Promise<void> {
+    const giveUpAt = performance.now() + RELOAD_PATIENCE_MS;
+    for (;;) {
+      try {
+        await this.#askMaster('reload', signal);
+        return;
+      } catch (error) {
+        if (signal.aborted || performance.now() > giveUpAt) throw error;
+        // The master is re-executing: a signal in this window would be lost, the socket at least refuses.
+        await sleep(50, signal);
+      }
+    }
+  }
+
+  async stop(graceMs: number): Promise<void> {
+    const pid = this.#pid;
+    if (pid === undefined || !isAlive(pid)) return;
+    this.#isStopping = true;
+    process.kill(pid, 'SIGUSR1');
+    const killAt = performance.now() + graceMs;
+    while (isAlive(pid)) {
+      if (performance.now() > killAt) {
+        process.kill(pid, 'SIGTERM');
+        return;
+      }
+      await sleep(20);
+    }
+  }
+
+  /** Whether a master answers; one that refuses for longer than a reload takes is dead. */
+  async #findMaster(signal: AbortSignal): Promise<boolean> {
+    const giveUpAt = performance.now() + MASTER_SILENCE_MS;
+    for (;;) {
+      try {
+        const answer = await this.#askMaster('show proc', signal);
+        const pid = /^(\d+)\s+master\s/m.exec(answer)?.[1];
+        if (pid !== undefined) {
+          if (this.#pid !== Number(pid)) this.#log.info({ pid: Number(pid) }, 'found a running HAProxy');
+          this.#pid = Number(pid);
+          return true;
+        }
+      } catch (error) {
+        signal.throwIfAborted();
+        if (systemErrorCode(error) === 'ENOENT') return false;
+      }
+      if (this.#pid !== undefined && !isAlive(this.#pid)) return false;
+      if (performance.now() > giveUpAt) return false;
+      await sleep(20, signal);
+    }
+  }
+
+  async #start(): Promise<void> {
+    const { binary, masterSocket, configFile } = this.#config;
+    await this.#trimLog();
+    // A file, never a pipe: HAProxy stalls altogether once 64 KB of its output are left unread (reference 7).
+    const output = openSync(this.#logFile, 'a', 0o640);
+    try {
+      const child = spawn(binary, ['-W', '-db', '-S', `${masterSocket},mode,600`, '-f', configFile], {
+        detached: true,
+        stdio: ['ignore', output, output],
+        env: cleanEnvironment(),
+      });
+      try {
+        await once(child, 'spawn');
+      } catch (error) {
+        throw missing(binary, error);
+      }
+      child.unref();
+      this.#pid = child.pid;
+      this.#log.info({ pid: child.pid, configFile, output: this.#logFile }, 'started HAProxy');
+      child.once('exit', (exitCode, signal) => void this.#afterExit(child, { exitCode, signal }));
+    } finally {
+      closeSync(output);
+    }
+  }
+
+  async #afterExit(
+    { pid }: ChildProcess,
+    facts: { exitCode: number | null; signal: string | null },
+  ): Promise<void> {
+    if (this.#isStopping) return;
+    const lastWords = (await readFile(this.#logFile, 'utf8').catch(() => '')).slice(-2_000);
+    this.#log.error({ pid, ...facts, lastWords: alerts(lastWords) }, 'HAProxy has ended');
+    this.#onExit();
+  }
+
+  async #trimLog(): Promise<void> {
+    try {
+      if ((await stat(this.#logFile)).size > MAX_LOG_BYTES) await truncate(this.#logFile);
+    } catch (error) {
+      if (systemErrorCode(error) !== 'ENOENT')
+        this.#log.warn({ err: messageOf(error) }, "cannot trim HAProxy's log");
+    }
+  }
+
+  async #askMaster(command: string, signal: AbortSignal): Promise<string> {
+    return withDeadline(signal, MASTER_DEADLINE_MS, (inner) =>
+      exchange(this.#config.masterSocket, `${command}\nquit\n`, inner),
+    );
+  }
+}
+
+/** HAProxy would take systemd's notify socket for its own, and expands variables in its file. */
+function cleanEnvironment(): Record<string, string> {
+  return { PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C' };
+}
+
+function missing(binary: string, cause: unknown): TandemError {
+  return new TandemError(
+    'HAPROXY_MISSING',
+    `cannot start ${binary}: ${messageOf(cause)}. Install HAProxy 2.6 or later, or set haproxy.binary`,
+    { cause },
+  );
+}
+
+/** The lines that say what is wrong; everything when there is no such line. */
+function alerts(output: string): string {
+  const lines = output.split('\n').filter((line) => line.includes('[ALERT]'));
+  return (lines.length === 0 ? output : lines.join('\n')).trim();
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return systemErrorCode(error) === 'EPERM';
+  }
+}

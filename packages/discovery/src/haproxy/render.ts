@@ -1,0 +1,44 @@
+import { readFileSync } from 'node:fs';
+
+import Handlebars from 'handlebars';
+
+import { type Membership, serverAddress, serverArguments, type Structure, structureMark } from './model.ts';
+
+/** A haproxy.cfg and the mark of the structure in it. */
+export interface Rendered {
+  readonly text: string;
+  readonly mark: string;
+}
+
+// The template lies beside this code, in the sources, the build and the bundle alike.
+const template = Handlebars.create().compile(
+  readFileSync(new URL('./templates/haproxy.cfg.hbs', import.meta.url), 'utf8'),
+  { noEscape: true, strict: true, knownHelpersOnly: true },
+);
+const marks = new WeakMap<Structure, string>();
+
+/** The text for a structure and its servers. Deterministic: equal input gives equal bytes. */
+export function renderConfig(structure: Structure, membership: Membership): Rendered {
+  const mark = marks.get(structure) ?? structureMark(template(view(structure, new Map(), '')));
+  marks.set(structure, mark);
+  return { text: template(view(structure, membership, mark)), mark };
+}
+
+function view(structure: Structure, membership: Membership, description: string): object {
+  return {
+    description,
+    runtimeSocket: structure.runtimeSocket,
+    global: structure.global,
+    defaults: structure.defaults,
+    sections: Object.entries(structure.extraSections).map(([title, lines]) => ({ title, lines })),
+    proxies: structure.proxies.map((proxy) => ({
+      ...proxy,
+      isHttp: proxy.mode === 'http',
+      servers: (membership.get(proxy.name) ?? []).map((server) => ({
+        name: server.name,
+        address: serverAddress(server),
+        arguments: serverArguments(server, proxy.serverOptions),
+      })),
+    })),
+  };
+}
