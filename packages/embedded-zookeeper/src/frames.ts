@@ -1,6 +1,6 @@
 import { MalformedInput } from './jute.ts';
 
-/** Cuts a byte stream into length-prefixed frames. Bytes are joined at most once per frame that spans chunks. */
+/** Cuts a byte stream into length-prefixed frames. Bytes are joined once per frame that spans chunks, not once per chunk. */
 export class FrameReader {
   readonly #maxBytes: number;
   #chunks: Buffer[] = [];
@@ -16,7 +16,7 @@ export class FrameReader {
     this.#size += chunk.length;
     if (this.#size < this.#wanted()) return;
 
-    const bytes = this.#chunks.length === 1 ? chunk : Buffer.concat(this.#chunks, this.#size);
+    const bytes = this.#join();
     let offset = 0;
     while (bytes.length - offset >= 4) {
       const length = this.#frameLength(bytes, offset);
@@ -24,17 +24,23 @@ export class FrameReader {
       yield bytes.subarray(offset + 4, offset + 4 + length);
       offset += 4 + length;
     }
-    const rest = bytes.subarray(offset);
-    this.#chunks = rest.length === 0 ? [] : [rest];
-    this.#size = rest.length;
+    this.#chunks = offset === bytes.length ? [] : [bytes.subarray(offset)];
+    this.#size = bytes.length - offset;
   }
 
   /** How many bytes there must be before joining them pays. */
   #wanted(): number {
     if (this.#size < 4) return 4;
-    const [first = Buffer.alloc(0)] = this.#chunks;
-    if (first.length < 4) this.#chunks = [Buffer.concat(this.#chunks, this.#size)];
-    return 4 + this.#frameLength(this.#chunks[0] ?? first, 0);
+    const [first] = this.#chunks;
+    return 4 + this.#frameLength(first !== undefined && first.length >= 4 ? first : this.#join(), 0);
+  }
+
+  #join(): Buffer {
+    const [first] = this.#chunks;
+    if (first !== undefined && this.#chunks.length === 1) return first;
+    const bytes = Buffer.concat(this.#chunks, this.#size);
+    this.#chunks = [bytes];
+    return bytes;
   }
 
   #frameLength(bytes: Buffer, offset: number): number {
