@@ -35,7 +35,11 @@ export function parseYaml<T>(text: string, file: string, schema: z.ZodType<T>): 
   const problems = result.error.issues.flatMap((issue) =>
     explain(issue, { document, lines, file, schema, value }),
   );
-  return { ok: false, problems };
+  return { ok: false, problems: problems.toSorted(byPlace) };
+}
+
+function byPlace(a: ConfigProblem, b: ConfigProblem): number {
+  return (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0);
 }
 
 interface Context {

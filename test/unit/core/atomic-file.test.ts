@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+
+import { writeFileAtomic } from '@tandem/core';
+
+import { coded, temporaryDirectory } from './support.ts';
+
+test('a file gets the new text and mode, and nothing else is left in its directory', async (t) => {
+  const directory = temporaryDirectory(t);
+  const file = path.join(directory, 'a.cfg');
+  await writeFileAtomic(file, 'old');
+  await writeFileAtomic(file, 'new\n', { mode: 0o600, durable: true });
+  assert.equal(readFileSync(file, 'utf8'), 'new\n');
+  assert.equal(statSync(file).mode & 0o777, 0o600);
+  assert.deepEqual(readdirSync(directory), ['a.cfg']);
+});
+
+test('readers never see a part, however many write at once', async (t) => {
+  const directory = temporaryDirectory(t);
+  const file = path.join(directory, 'a.cfg');
+  const texts = Array.from({ length: 20 }, (_, index) => String(index % 10).repeat(100_000));
+  await writeFileAtomic(file, texts[0] ?? '');
+  const writing = Promise.all(texts.map((text) => writeFileAtomic(file, text)));
+  for (let look = 0; look < 50; look += 1) {
+    assert.ok(texts.includes(readFileSync(file, 'utf8')));
+    await new Promise((resolve) => {
+      setImmediate(resolve);
+    });
+  }
+  await writing;
+  assert.deepEqual(readdirSync(directory), ['a.cfg']);
+});
+
+test('the old text stays when the new one cannot be written', async (t) => {
+  const directory = temporaryDirectory(t);
+  // Long enough that the temporary file beside it cannot be created.
+  const file = path.join(directory, 'n'.repeat(250));
+  writeFileSync(file, 'old');
+  await assert.rejects(writeFileAtomic(file, 'new'), coded('FILE_WRITE_FAILED', /cannot write/));
+  assert.equal(readFileSync(file, 'utf8'), 'old');
+});
+
+test('no temporary file stays when the last step fails', async (t) => {
+  const directory = temporaryDirectory(t);
+  const file = path.join(directory, 'a.cfg');
+  mkdirSync(file);
+  await assert.rejects(writeFileAtomic(file, 'new'), coded('FILE_WRITE_FAILED'));
+  assert.deepEqual(readdirSync(directory), ['a.cfg']);
+});
+
+test('a missing directory is named as the reason', async (t) => {
+  const file = path.join(temporaryDirectory(t), 'none', 'a.cfg');
+  await assert.rejects(
+    writeFileAtomic(file, 'new'),
+    coded('FILE_WRITE_FAILED', /none\/a\.cfg: the directory does not exist/),
+  );
+});

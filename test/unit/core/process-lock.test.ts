@@ -1,0 +1,52 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+
+import { acquireProcessLock } from '@tandem/core';
+
+import { coded, temporaryDirectory } from './support.ts';
+
+test('a second holder is refused while the first lives, and welcome after', async (t) => {
+  const file = path.join(temporaryDirectory(t), 'lock');
+  const first = await acquireProcessLock(file, 'tandem register');
+  await assert.rejects(
+    acquireProcessLock(file, 'tandem register'),
+    coded('ALREADY_RUNNING', /another process already runs tandem register/),
+  );
+  await first.release();
+  const second = await acquireProcessLock(file, 'tandem register');
+  await second.release();
+});
+
+test('the lock of a process that was killed is taken over, by one of several that want it', async (t) => {
+  const directory = temporaryDirectory(t);
+  const file = path.join(directory, 'lock');
+  const script = `import { acquireProcessLock } from '@tandem/core';
+    await acquireProcessLock(process.argv[1], 'the child');
+    console.log('held');
+    setInterval(() => {}, 1000);`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script, file], {
+    cwd: import.meta.dirname,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  await once(child.stdout, 'data');
+  await assert.rejects(acquireProcessLock(file, 'us'), coded('ALREADY_RUNNING'));
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+  assert.deepEqual(readdirSync(directory), ['lock'], 'a killed process leaves its socket');
+
+  const attempts = await Promise.allSettled([acquireProcessLock(file, 'a'), acquireProcessLock(file, 'b')]);
+  const winners = attempts.filter((attempt) => attempt.status === 'fulfilled');
+  assert.equal(winners.length, 1);
+  assert.deepEqual(readdirSync(directory), ['lock']);
+  await assert.rejects(acquireProcessLock(file, 'c'), coded('ALREADY_RUNNING'));
+  await winners[0]?.value.release();
+});
+
+test('a lock that cannot be made says so', async (t) => {
+  const file = path.join(temporaryDirectory(t), 'none', 'lock');
+  await assert.rejects(acquireProcessLock(file, 'us'), coded('FILE_WRITE_FAILED', /cannot create the lock/));
+});
