@@ -13,15 +13,19 @@ export async function withDeadline<T>(
   signal?.throwIfAborted();
   const controller = new AbortController();
   const onAbort = () => controller.abort(signal?.reason);
-  const timer = setTimeout(
-    () => controller.abort(new TandemError('DEADLINE_EXCEEDED', `took longer than ${ms} ms`)),
-    ms,
-  );
+  const onTimeout = () => controller.abort(new TandemError('DEADLINE_EXCEEDED', `took longer than ${ms} ms`));
+  let last: NodeJS.Immediate | undefined;
+  // After a stall of this process (a paused machine, a long collection) timers run before sockets are read: an
+  // answer that has arrived in time is looked at first.
+  const timer = setTimeout(() => {
+    last = setImmediate(onTimeout);
+  }, ms);
   signal?.addEventListener('abort', onAbort, { once: true });
   try {
     return await Promise.race([task(controller.signal), rejectOnAbort(controller.signal)]);
   } finally {
     clearTimeout(timer);
+    clearImmediate(last);
     signal?.removeEventListener('abort', onAbort);
   }
 }

@@ -20,7 +20,7 @@ export {
   SafeName,
 } from './config/sections.ts';
 export { watchDirectories } from './config/watch.ts';
-export { parseYaml } from './config/yaml.ts';
+export { locate, parseYaml } from './config/yaml.ts';
 export { sleep, sleepOrAborted, withDeadline } from './deadline.ts';
 export { duration, formatDuration } from './duration.ts';
 export {

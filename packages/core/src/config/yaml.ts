@@ -38,6 +38,13 @@ export function parseYaml<T>(text: string, file: string, schema: z.ZodType<T>): 
   return { ok: false, problems: problems.toSorted(byPlace) };
 }
 
+/** Line and column of the value at a path, for mistakes that only show when files are put side by side. */
+export function locate(text: string, path: Path): { line: number; column: number } {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, merge: true });
+  return at(lines, valueOffset(document, path));
+}
+
 function byPlace(a: ConfigProblem, b: ConfigProblem): number {
   return (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0);
 }

@@ -1,13 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { readFile, stat, truncate } from 'node:fs/promises';
 import path from 'node:path';
 
-import { type Log, messageOf, sleep, systemErrorCode, TandemError, withDeadline } from '@tandem/core';
+import { type Log, messageOf, sleep, systemErrorCode, TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config.ts';
-import { exchange } from './runtime.ts';
+import { askMaster, readMasterPid } from './runtime.ts';
 
 /** HAProxy as a process in master-worker mode. It outlives this daemon and is adopted by the next one. */
 export interface HaproxyProcess {
@@ -24,9 +24,12 @@ export interface HaproxyProcess {
 }
 
 const CHECK_DEADLINE_MS = 30_000;
-const MASTER_DEADLINE_MS = 2_000;
-/** While the master re-executes itself for a reload, its socket refuses for 10 to 60 ms, up to 2 s after a failed bind. */
-const MASTER_SILENCE_MS = 300;
+/**
+ * While the master re-executes itself for a reload, its socket refuses for 10 to 60 ms, and for 2 s after a failed
+ * bind (HAProxy reference 2). Starting a second HAProxy then would be worse than waiting.
+ */
+const UNKNOWN_SILENCE_MS = 300;
+const LIVING_SILENCE_MS = 10_000;
 const RELOAD_PATIENCE_MS = 5_000;
 const MAX_LOG_BYTES = 4 * 1024 * 1024;
 
@@ -87,7 +90,7 @@ class ManagedProcess implements HaproxyProcess {
     const giveUpAt = performance.now() + RELOAD_PATIENCE_MS;
     for (;;) {
       try {
-        await this.#askMaster('reload', signal);
+        await askMaster(this.#config.masterSocket, 'reload', signal);
         return;
       } catch (error) {
         if (signal.aborted || performance.now() > giveUpAt) throw error;
@@ -112,24 +115,22 @@ class ManagedProcess implements HaproxyProcess {
     }
   }
 
-  /** Whether a master answers; one that refuses for longer than a reload takes is dead. */
+  /** Whether a master answers; one that refuses for longer than a reload can take is dead. */
   async #findMaster(signal: AbortSignal): Promise<boolean> {
-    const giveUpAt = performance.now() + MASTER_SILENCE_MS;
+    const startedAt = performance.now();
     for (;;) {
       try {
-        const answer = await this.#askMaster('show proc', signal);
-        const pid = /^(\d+)\s+master\s/m.exec(answer)?.[1];
-        if (pid !== undefined) {
-          if (this.#pid !== Number(pid)) this.#log.info({ pid: Number(pid) }, 'found a running HAProxy');
-          this.#pid = Number(pid);
-          return true;
-        }
+        const pid = await readMasterPid(this.#config.masterSocket, signal);
+        if (this.#pid !== pid) this.#log.info({ pid }, 'found a running HAProxy');
+        this.#pid = pid;
+        return true;
       } catch (error) {
         signal.throwIfAborted();
-        if (systemErrorCode(error) === 'ENOENT') return false;
+        if (this.#pid === undefined && systemErrorCode(error) === 'ENOENT') return false;
       }
       if (this.#pid !== undefined && !isAlive(this.#pid)) return false;
-      if (performance.now() > giveUpAt) return false;
+      const patienceMs = this.#pid === undefined ? UNKNOWN_SILENCE_MS : LIVING_SILENCE_MS;
+      if (performance.now() - startedAt > patienceMs) return false;
       await sleep(20, signal);
     }
   }
@@ -177,12 +178,6 @@ class ManagedProcess implements HaproxyProcess {
         this.#log.warn({ err: messageOf(error) }, "cannot trim HAProxy's log");
     }
   }
-
-  async #askMaster(command: string, signal: AbortSignal): Promise<string> {
-    return withDeadline(signal, MASTER_DEADLINE_MS, (inner) =>
-      exchange(this.#config.masterSocket, `${command}\nquit\n`, inner),
-    );
-  }
 }
 
 /** HAProxy would take systemd's notify socket for its own, and expands variables in its file. */
@@ -204,11 +199,18 @@ function alerts(output: string): string {
   return (lines.length === 0 ? output : lines.join('\n')).trim();
 }
 
+/** A zombie that nobody has reaped yet is dead, though it still takes signals. */
 function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    return true;
   } catch (error) {
     return systemErrorCode(error) === 'EPERM';
+  }
+  try {
+    // proc(5): the state follows the command in its last parenthesis.
+    const status = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    return !/^[ZX]/.test(status.slice(status.lastIndexOf(')') + 2));
+  } catch {
+    return true;
   }
 }

@@ -191,3 +191,21 @@ function parseServers(text: string): Map<string, Map<string, ReportedServer>> {
   }
   return backends;
 }
+
+/** The pid of the master behind a master socket. Rejects when none answers. */
+export async function readMasterPid(masterSocket: string, signal?: AbortSignal): Promise<number> {
+  const answer = await askMaster(masterSocket, 'show proc', signal);
+  const pid = /^(\d+)\s+master\s/m.exec(answer)?.[1];
+  if (pid === undefined)
+    throw new TandemError('HAPROXY_UNREACHABLE', `no HAProxy master answers on ${masterSocket}`);
+  return Number(pid);
+}
+
+const MASTER_DEADLINE_MS = 2_000;
+
+/** Sends one command to the master. Its socket refuses for a moment while the master re-executes itself. */
+export function askMaster(masterSocket: string, command: string, signal?: AbortSignal): Promise<string> {
+  return withDeadline(signal, MASTER_DEADLINE_MS, (inner) =>
+    exchange(masterSocket, `${command}\nquit\n`, inner),
+  );
+}

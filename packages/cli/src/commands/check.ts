@@ -1,0 +1,55 @@
+import path from 'node:path';
+
+import { isTandemError } from '@tandem/core';
+import { buildStructure, checkConfig, renderConfig } from '@tandem/discovery';
+import type { CommandModule } from 'yargs';
+
+import { invalidConfig } from '../daemon.ts';
+import { createServiceFiles, type HostSettings, loadHostSettings, type Services } from '../settings.ts';
+import { configOption } from './options.ts';
+
+export const checkCommand: CommandModule<object, { config: string }> = {
+  command: 'check',
+  describe: 'Validate the host file and every service file',
+  builder: (yargs) =>
+    yargs
+      .option('config', configOption)
+      .example(
+        '$0 check --config ./tandem.yaml',
+        'Every mistake with file, line and column; exit code 2 if there is one',
+      ),
+  async handler({ config }) {
+    const loaded = await loadHostSettings(path.resolve(config));
+    if (!loaded.ok) throw invalidConfig(loaded.problems);
+    const services = await createServiceFiles(loaded.value).load();
+    if (services.problems.length > 0) throw invalidConfig(services.problems);
+    const verdict = await askHaproxy(loaded.value, services);
+    const { registrations, discovered, files } = services;
+    const counts = `${files} service files, ${registrations.length} registered, ${discovered.length} discovered`;
+    process.stdout.write(`ok: ${config} and ${counts}${verdict}\n`);
+  },
+};
+
+/** Lines of the host file that go to haproxy.cfg as they are can only be judged by HAProxy itself. */
+async function askHaproxy(settings: HostSettings, services: Services): Promise<string> {
+  const { text } = renderConfig(buildStructure(settings.haproxy, services.discovered), new Map());
+  let complaint: string | undefined;
+  try {
+    complaint = await checkConfig(settings.haproxy, text);
+  } catch (error) {
+    if (isTandemError(error, 'HAPROXY_MISSING'))
+      return '; haproxy is not installed here, its part is unchecked';
+    throw error;
+  }
+  if (complaint === undefined) return '; haproxy takes the result';
+  throw invalidConfig([
+    {
+      file: settings.file,
+      line: 1,
+      column: 1,
+      path: 'haproxy',
+      reason: `haproxy refuses the resulting configuration:\n${complaint}`,
+      remedy: 'See "tandem render" for the file that its line numbers mean',
+    },
+  ]);
+}

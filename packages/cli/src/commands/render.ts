@@ -1,0 +1,68 @@
+import path from 'node:path';
+
+import { silentLog, type Snapshot } from '@tandem/core';
+import { buildMembership, buildStructure, type Catalog, renderConfig } from '@tandem/discovery';
+import { openRegistry } from '@tandem/registry';
+import type { CommandModule } from 'yargs';
+
+import { invalidConfig } from '../daemon.ts';
+import { createServiceFiles, type HostSettings, loadHostSettings, type Services } from '../settings.ts';
+import { configOption } from './options.ts';
+
+interface RenderArguments {
+  config: string;
+  offline: boolean;
+  timeout: number;
+}
+
+export const renderCommand: CommandModule<object, RenderArguments> = {
+  command: 'render',
+  describe: 'Print the haproxy.cfg that would be written, without touching anything',
+  builder: (yargs) =>
+    yargs
+      .option('config', configOption)
+      .option('offline', {
+        type: 'boolean',
+        default: false,
+        describe: 'Do not ask the registry: no server lines',
+      })
+      .option('timeout', { type: 'number', default: 5, describe: 'Seconds to wait for the registry' })
+      .example('$0 render --config ./tandem.yaml | haproxy -c -f /dev/stdin', 'Let HAProxy judge it'),
+  async handler({ config, offline, timeout }) {
+    const loaded = await loadHostSettings(path.resolve(config));
+    if (!loaded.ok) throw invalidConfig(loaded.problems);
+    const services = await createServiceFiles(loaded.value).load();
+    if (services.problems.length > 0) throw invalidConfig(services.problems);
+    const catalog = offline ? new Map() : await readCatalog(loaded.value, services, timeout * 1_000);
+    const structure = buildStructure(loaded.value.haproxy, services.discovered);
+    process.stdout.write(renderConfig(structure, buildMembership(catalog).membership).text);
+    const silent = services.discovered.filter(({ service }) => !offline && !catalog.has(service));
+    for (const { service } of silent)
+      process.stderr.write(`tandem: the registry did not answer for ${service}\n`);
+    if (silent.length > 0) process.exitCode = 1;
+  },
+};
+
+/** The first snapshot of every service that comes in time. */
+async function readCatalog(settings: HostSettings, services: Services, timeoutMs: number): Promise<Catalog> {
+  const registry = await openRegistry(settings.registry, { log: silentLog });
+  const controller = new AbortController();
+  const timer = setTimeout(() => controller.abort(), timeoutMs);
+  const first = async (path: string): Promise<Snapshot | undefined> => {
+    for await (const snapshot of registry.watch(path, controller.signal)) return snapshot;
+    return undefined;
+  };
+  try {
+    const entries = await Promise.all(
+      services.discovered.map(async ({ service, path }) => [service, await first(path)] as const),
+    );
+    return new Map(
+      entries.flatMap(([service, snapshot]) =>
+        snapshot === undefined ? [] : [[service, { instances: snapshot.instances, kept: false }] as const],
+      ),
+    );
+  } finally {
+    clearTimeout(timer);
+    await registry.close();
+  }
+}

@@ -1,0 +1,144 @@
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
+
+import {
+  acquireProcessLock,
+  type ConfigProblem,
+  createLatest,
+  createLog,
+  formatProblem,
+  type Log,
+  messageOf,
+  systemErrorCode,
+  TandemError,
+  watchDirectories,
+} from '@tandem/core';
+
+import { createServiceFiles, type HostSettings, loadHostSettings, type Services } from './settings.ts';
+
+/** How a daemon is asked to end: for good, or leaving everything to a successor. */
+export type Ending = 'stop' | 'hand-over';
+
+/** What a daemon gets to work with. */
+export interface DaemonContext {
+  readonly settings: HostSettings;
+  readonly log: Log;
+  /** Aborted when the daemon shall end; the reason for it is `ending()`. */
+  readonly signal: AbortSignal;
+  readonly ending: () => Ending;
+  /** Calls back with the service files now, and whenever they change or SIGHUP comes. */
+  readonly followServices: (apply: (services: Services) => void) => Promise<void>;
+}
+
+/** The mistakes of a configuration, as one error. */
+export function invalidConfig(problems: readonly ConfigProblem[]): TandemError {
+  return new TandemError('CONFIG_INVALID', problems.map(formatProblem).join('\n'));
+}
+
+/** Loads the configuration, takes the daemon's lock, and runs it until a signal ends it. */
+export async function runDaemon(
+  name: 'registrar' | 'discovery',
+  configFile: string,
+  run: (context: DaemonContext) => Promise<void>,
+): Promise<void> {
+  const loaded = await loadHostSettings(path.resolve(configFile));
+  if (!loaded.ok) throw invalidConfig(loaded.problems);
+  const settings = loaded.value;
+  const log = createLog({ level: settings.log.level, name });
+  await makeDirectory(settings.stateDir, 'state_dir');
+  const lock = await acquireProcessLock(
+    path.join(settings.stateDir, `${name}.lock`),
+    `the ${name} of this state_dir`,
+  );
+  const { signal, ending, onHangup, dispose } = listenForSignals(log);
+  try {
+    log.info({ configFile: settings.file, node: process.version }, 'starting');
+    await run({
+      settings,
+      log,
+      signal,
+      ending,
+      followServices: (apply) => followServices({ settings, log, signal, onHangup, apply }),
+    });
+    log.info({ ending: ending() }, 'stopped');
+  } finally {
+    dispose();
+    await lock.release();
+  }
+}
+
+export async function makeDirectory(directory: string, setting: string): Promise<void> {
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o750 });
+  } catch (error) {
+    const reason = systemErrorCode(error) === 'EACCES' ? 'permission denied' : messageOf(error);
+    throw new TandemError(
+      'FILE_WRITE_FAILED',
+      `cannot create ${directory}: ${reason}. Create it for this user, or set ${setting}`,
+      { cause: error },
+    );
+  }
+}
+
+async function followServices(options: {
+  settings: HostSettings;
+  log: Log;
+  signal: AbortSignal;
+  onHangup: (listener: () => void) => void;
+  apply: (services: Services) => void;
+}): Promise<void> {
+  const { settings, log, signal, onHangup, apply } = options;
+  const files = createServiceFiles(settings);
+  const reasons = createLatest<true>(signal);
+  let said = '';
+  const reload = async (): Promise<void> => {
+    const services = await files.load();
+    const text = JSON.stringify(services.problems);
+    if (text !== said)
+      for (const problem of services.problems) log.error({ ...problem }, 'set a service file aside');
+    said = text;
+    apply(services);
+  };
+  await reload();
+  onHangup(() => reasons.set(true));
+  void pump(watchDirectories([settings.servicesDir], { signal }), () => reasons.set(true));
+  void pump(reasons, async () => {
+    try {
+      await reload();
+    } catch (error) {
+      log.error({ err: messageOf(error) }, 'cannot read the service files');
+    }
+  });
+}
+
+async function pump<T>(values: AsyncIterable<T>, take: (value: T) => void | Promise<void>): Promise<void> {
+  for await (const value of values) await take(value);
+}
+
+function listenForSignals(log: Log) {
+  const controller = new AbortController();
+  let ending: Ending = 'stop';
+  const end = (signal: NodeJS.Signals) => {
+    // SIGUSR2 is how an upgrade says that a successor takes over.
+    ending = signal === 'SIGUSR2' ? 'hand-over' : 'stop';
+    log.info({ signal }, 'asked to end');
+    controller.abort(new Error(signal));
+  };
+  // Without a listener a lost terminal or a reload by the init system would end the daemon.
+  let hungUp = () => {};
+  const onSighup = () => hungUp();
+  const signals = ['SIGTERM', 'SIGINT', 'SIGUSR2'] as const;
+  for (const signal of signals) process.on(signal, end);
+  process.on('SIGHUP', onSighup);
+  return {
+    signal: controller.signal,
+    ending: () => ending,
+    onHangup: (listener: () => void) => {
+      hungUp = listener;
+    },
+    dispose: () => {
+      process.off('SIGHUP', onSighup);
+      for (const signal of signals) process.off(signal, end);
+    },
+  };
+}

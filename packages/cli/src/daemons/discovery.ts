@@ -1,0 +1,24 @@
+import path from 'node:path';
+
+import { createDiscovery } from '@tandem/discovery';
+import { openRegistry } from '@tandem/registry';
+
+import { makeDirectory, runDaemon } from '../daemon.ts';
+
+/** The discovery daemon in the foreground. HAProxy goes on when it ends, unless `haproxy.on_exit` says `stop`. */
+export function runDiscovery(configFile: string): Promise<void> {
+  return runDaemon('discovery', configFile, async ({ settings, log, signal, followServices }) => {
+    const { haproxy } = settings;
+    for (const file of [haproxy.configFile, haproxy.runtimeSocket, haproxy.masterSocket]) {
+      await makeDirectory(path.dirname(file), 'haproxy.config_file and haproxy.runtime_socket');
+    }
+    const registry = await openRegistry(settings.registry, { log });
+    try {
+      const discovery = createDiscovery({ registry, haproxy, stateDir: settings.stateDir, log });
+      await followServices((services) => discovery.update(services.discovered));
+      await discovery.run(signal);
+    } finally {
+      await registry.close();
+    }
+  });
+}

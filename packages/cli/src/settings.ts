@@ -1,0 +1,177 @@
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+
+import {
+  type ConfigProblem,
+  type HostConfig,
+  HostSection,
+  type Loaded,
+  loadDirectory,
+  loadFile,
+  locate,
+  LogSection,
+  RegistryPath,
+  resolveHost,
+  SafeName,
+} from '@tandem/core';
+import {
+  DiscoverSection,
+  type DiscoveredService,
+  type HaproxyConfig,
+  HaproxySection,
+} from '@tandem/discovery';
+import { RegisterSection, type ServiceRegistration } from '@tandem/registrar';
+import { type RegistryConfig, RegistrySection, servicePath } from '@tandem/registry';
+import * as z from 'zod';
+
+/** The host file, as a person writes it. */
+const HostFile = z.strictObject({
+  host: HostSection.prefault({}),
+  registry: RegistrySection,
+  services_dir: z
+    .string()
+    .min(1)
+    .default('services.d')
+    .describe('one file per service; relative to this file'),
+  state_dir: z.string().min(1).default('/var/lib/tandem').describe('what has to survive a restart'),
+  haproxy: HaproxySection.prefault({}),
+  log: LogSection.prefault({}),
+});
+
+/** A service file: both halves in one, either may be left out. */
+const ServiceFile = z
+  .strictObject({
+    service: SafeName,
+    path: RegistryPath.optional().describe(
+      'where it stands in the registry; default: registry.path_template',
+    ),
+    register: RegisterSection.optional(),
+    discover: DiscoverSection.optional(),
+  })
+  .refine(
+    (file) => file.register !== undefined || file.discover !== undefined,
+    'needs a register or a discover section',
+  );
+
+type ServiceDefinition = z.output<typeof ServiceFile>;
+
+/** The host file with everything filled in and every path absolute. */
+export interface HostSettings {
+  readonly file: string;
+  readonly host: HostConfig;
+  readonly registry: RegistryConfig;
+  readonly servicesDir: string;
+  readonly stateDir: string;
+  readonly haproxy: HaproxyConfig;
+  readonly log: z.output<typeof LogSection>;
+}
+
+export async function loadHostSettings(file: string): Promise<Loaded<HostSettings>> {
+  const loaded = await loadFile(file, HostFile);
+  if (!loaded.ok) return loaded;
+  const { host, registry, services_dir, state_dir, haproxy, log } = loaded.value;
+  const absolute = (part: string) => path.resolve(path.dirname(file), part);
+  return {
+    ok: true,
+    value: {
+      file,
+      host: resolveHost(host),
+      registry,
+      servicesDir: absolute(services_dir),
+      stateDir: absolute(state_dir),
+      haproxy: {
+        ...haproxy,
+        configFile: absolute(haproxy.configFile),
+        runtimeSocket: absolute(haproxy.runtimeSocket),
+        masterSocket: absolute(haproxy.masterSocket),
+      },
+      log,
+    },
+  };
+}
+
+/** What the service files of a host ask for, and what is wrong with those that were set aside. */
+export interface Services {
+  readonly registrations: readonly ServiceRegistration[];
+  readonly discovered: readonly DiscoveredService[];
+  readonly files: number;
+  readonly problems: readonly ConfigProblem[];
+}
+
+/** Reads the service files again and again, and keeps the last good version of each. */
+export interface ServiceFiles {
+  load(): Promise<Services>;
+}
+
+export function createServiceFiles(settings: HostSettings): ServiceFiles {
+  let lastGood: ReadonlyMap<string, ServiceDefinition> = new Map();
+
+  return {
+    async load() {
+      const { loaded, broken, problems } = await loadDirectory(settings.servicesDir, ServiceFile);
+      const current = new Map(loaded);
+      for (const file of broken) {
+        const before = lastGood.get(file);
+        if (before !== undefined) current.set(file, before);
+      }
+      const conflicts = findConflicts(current);
+      for (const { file } of conflicts) current.delete(file);
+      lastGood = current;
+      const found = await Promise.all(conflicts.map(describeConflict));
+      return {
+        ...split(settings, current.values()),
+        files: loaded.size + broken.length,
+        problems: [...problems, ...found],
+      };
+    },
+  };
+}
+
+function split(
+  settings: HostSettings,
+  definitions: Iterable<ServiceDefinition>,
+): Pick<Services, 'registrations' | 'discovered'> {
+  const registrations: ServiceRegistration[] = [];
+  const discovered: DiscoveredService[] = [];
+  for (const { service, path: ownPath, register, discover } of definitions) {
+    const at = ownPath ?? servicePath(settings.registry, service);
+    if (register !== undefined) registrations.push({ service, path: at, config: register });
+    if (discover !== undefined) discovered.push({ service, path: at, config: discover });
+  }
+  return { registrations, discovered };
+}
+
+interface Conflict {
+  readonly file: string;
+  readonly path: readonly string[];
+  readonly other: string;
+  readonly reason: string;
+}
+
+/** What only shows when files are put side by side. The first file, by name, is in the right. */
+function findConflicts(definitions: ReadonlyMap<string, ServiceDefinition>): Conflict[] {
+  const owners = new Map<string, string>();
+  const conflicts: Conflict[] = [];
+  for (const [file, { service, discover }] of [...definitions].toSorted(([a], [b]) => (a < b ? -1 : 1))) {
+    const claims = [{ path: ['service'], what: `the service "${service}"` }];
+    if (discover !== undefined)
+      claims.push({ path: ['discover', 'listen'], what: `the address ${discover.listen}` });
+    const taken = claims.find(({ what }) => owners.has(what));
+    if (taken !== undefined) {
+      conflicts.push({
+        file,
+        path: taken.path,
+        other: owners.get(taken.what) ?? '',
+        reason: `${taken.what} is defined twice`,
+      });
+      continue;
+    }
+    for (const { what } of claims) owners.set(what, file);
+  }
+  return conflicts;
+}
+
+async function describeConflict({ file, path: at, other, reason }: Conflict): Promise<ConfigProblem> {
+  const text = await readFile(file, 'utf8').catch(() => '');
+  return { file, ...locate(text, at), path: at.join('.'), reason, remedy: `Change it here or in ${other}` };
+}
