@@ -188,6 +188,44 @@ test('a hanging probe has failed at its time limit, even if it does not listen t
   for (const { reason } of registrar.status()[0]?.checks ?? []) assert.equal(reason, 'timed out after 30 ms');
 });
 
+test('a stall of the registrar itself is not taken for a failure of the service', async (t) => {
+  const server = await startServer(net.createServer());
+  const { port } = server;
+  const limits = { interval: '1s', timeout: '20ms' };
+  const { registrar } = run(t, [registration('web', { port, checks: [{ tcp: limits }] })]);
+  await Promise.resolve();
+  const stallsUntil = Date.now() + 60;
+  while (Date.now() < stallsUntil);
+  await eventually(() => registrar.status()[0]?.health !== 'unknown', 'a result');
+  assert.equal(registrar.status()[0]?.health, 'up');
+  await registrar.stop();
+  await server.close();
+});
+
+test('getting ready takes nothing from the time of a probe', async (t) => {
+  let asked = 0;
+  const slow: Check = {
+    kind: 'slow',
+    prepare() {
+      asked += 1;
+      return pause(60);
+    },
+    probe: () => Promise.resolve({ ok: true }),
+  };
+  const registrar = createRegistrar({
+    host: HOST,
+    registry: createFakeRegistry(),
+    log: recordLog(),
+    createCheck: () => slow,
+  });
+  t.after(() => registrar.stop());
+  registrar.update([
+    registration('web', { port: 80, checks: [{ tcp: { interval: '10s', timeout: '20ms' } }] }),
+  ]);
+  await eventually(() => registrar.status()[0]?.health === 'up', 'up');
+  assert.equal(asked, 1);
+});
+
 test('a check that explodes costs its own service its health, and nobody else anything', async (t) => {
   const checks = { 1: createScriptedCheck('explode'), 2: createScriptedCheck('pass') };
   const { registry, registrar, log } = run(
