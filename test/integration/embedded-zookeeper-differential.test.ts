@@ -21,6 +21,8 @@ import {
 const OPERATIONS = Number(process.env['TANDEM_FUZZ_OPS'] ?? 2000);
 const FIRST_SEED = Number(process.env['TANDEM_FUZZ_SEED'] ?? 1);
 const TICK_MS = 500;
+/** Long enough for any machine; a reply or a hang-up that never comes must not stop the whole test run. */
+const timeout = Math.max(60_000, OPERATIONS * 30);
 const SESSION_TIMEOUT_MS = 20 * TICK_MS;
 
 let real: RealZooKeeper;
@@ -345,13 +347,17 @@ const RUNS = [
 ] as const;
 
 for (const { seed, watchStyle } of RUNS) {
-  test(`random operations with ${watchStyle} watches have the same outcome, seed ${seed}`, async (context) => {
-    const seen = await runSeed(seed, watchStyle);
-    context.diagnostic(`${OPERATIONS} operations, ${seen.succeeded} successful, ${seen.events} events`);
-    // A comparison of nothing but refusals would prove little.
-    assert.ok(seen.succeeded > OPERATIONS / 4, `only ${seen.succeeded} operations were successful`);
-    assert.ok(seen.events > OPERATIONS / 50, `only ${seen.events} events`);
-  });
+  test(
+    `random operations with ${watchStyle} watches have the same outcome, seed ${seed}`,
+    { timeout },
+    async (context) => {
+      const seen = await runSeed(seed, watchStyle);
+      context.diagnostic(`${OPERATIONS} operations, ${seen.succeeded} successful, ${seen.events} events`);
+      // A comparison of nothing but refusals would prove little.
+      assert.ok(seen.succeeded > OPERATIONS / 4, `only ${seen.succeeded} operations were successful`);
+      assert.ok(seen.events > OPERATIONS / 50, `only ${seen.events} events`);
+    },
+  );
 }
 
 /** Runs the same conversation with both servers, each on a session of its own. */
@@ -388,7 +394,7 @@ const ODD_PATHS = [
   null,
 ];
 
-test('paths that are no paths are refused alike', async () => {
+test('paths that are no paths are refused alike', { timeout }, async () => {
   for (const path of ODD_PATHS) {
     const acts: Readonly<Record<string, (client: WireClient) => Promise<WireResult>>> = {
       exists: (client) => zk.exists(client, path),
@@ -415,7 +421,7 @@ test('paths that are no paths are refused alike', async () => {
 const KNOWN_OPCODES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 14, 15, 17, 18, 19, 21, 22, 101, 103, 104, 105, 106];
 const BROKEN_BODIES = ['', 'ff', 'ffffff0000aa', 'fffffffefffffffefffffffe', '7fffffff', '000000012f'];
 
-test('bodies that cannot be read are answered alike, and the connection goes on', async () => {
+test('bodies that cannot be read are answered alike, and the connection goes on', { timeout }, async () => {
   for (const opcode of KNOWN_OPCODES) {
     for (const body of BROKEN_BODIES) {
       await assertSame(`opcode ${opcode} with body ${body}`, async (client) => {
@@ -426,7 +432,7 @@ test('bodies that cannot be read are answered alike, and the connection goes on'
   }
 });
 
-test('unknown operations are answered and then the server hangs up, in both', async () => {
+test('unknown operations are answered and then the server hangs up, in both', { timeout }, async () => {
   for (const opcode of [0, 10, 23, 99, 108, 1000]) {
     await assertSame(`opcode ${opcode}`, async (client) => {
       const { code } = await client.request(opcode);
@@ -436,7 +442,7 @@ test('unknown operations are answered and then the server hangs up, in both', as
   }
 });
 
-test('frames beyond the limits end the connection in both', async () => {
+test('frames beyond the limits end the connection in both', { timeout }, async () => {
   const create = new WireWriter().int(7).int(1).text('/too-large').int(2_000_000).bytes();
   for (const size of [1_048_575, 1_048_576]) {
     await assertSame(`a request of ${size} bytes`, (client) => {
@@ -455,7 +461,7 @@ test('frames beyond the limits end the connection in both', async () => {
   }
 });
 
-test('handshakes of every kind have the same outcome', async () => {
+test('handshakes of every kind have the same outcome', { timeout }, async () => {
   const shape = ({ timeoutMs, hasReadOnlyByte, password, sessionId }: WireClient) => ({
     timeoutMs,
     hasReadOnlyByte,
@@ -482,7 +488,7 @@ test('handshakes of every kind have the same outcome', async () => {
   for (const word of ['ruok', 'isro']) await assertSame(word, (_client, port) => askWord(port, word));
 });
 
-test('auth packets have the same outcome', async () => {
+test('auth packets have the same outcome', { timeout }, async () => {
   await assertSame('digest', async (client) => {
     const path = '/digest';
     const acl = [{ permissions: 31, scheme: 'auth', id: '' }];
@@ -500,22 +506,26 @@ test('auth packets have the same outcome', async () => {
   });
 });
 
-test('a session that falls silent is expired after its timeout and at most two ticks, in both', async () => {
-  const path = '/falls-silent';
-  const elapsed = [real, embedded].map(async ({ port }) => {
-    const watcher = await connectWire(port, { timeoutMs: SESSION_TIMEOUT_MS });
-    const silent = await connectWire(port, { timeoutMs: 2 * TICK_MS });
-    assert.equal(silent.timeoutMs, 2 * TICK_MS);
-    assert.equal((await zk.create(silent, { path, flags: FLAGS.ephemeral })).code, 0);
-    const start = performance.now();
-    await zk.exists(watcher, path, true);
-    silent.destroy();
-    while (watcher.events.length === 0) await sleep(10);
-    assert.deepEqual(watcher.events, [{ type: 2, path }]);
-    watcher.destroy();
-    return performance.now() - start;
-  });
-  for (const ms of await Promise.all(elapsed)) {
-    assert.ok(ms > 2 * TICK_MS - 50 && ms < 4 * TICK_MS + 500, `expired after ${ms} ms`);
-  }
-});
+test(
+  'a session that falls silent is expired after its timeout and at most two ticks, in both',
+  { timeout },
+  async () => {
+    const path = '/falls-silent';
+    const elapsed = [real, embedded].map(async ({ port }) => {
+      const watcher = await connectWire(port, { timeoutMs: SESSION_TIMEOUT_MS });
+      const silent = await connectWire(port, { timeoutMs: 2 * TICK_MS });
+      assert.equal(silent.timeoutMs, 2 * TICK_MS);
+      assert.equal((await zk.create(silent, { path, flags: FLAGS.ephemeral })).code, 0);
+      const start = performance.now();
+      await zk.exists(watcher, path, true);
+      silent.destroy();
+      while (watcher.events.length === 0) await sleep(10);
+      assert.deepEqual(watcher.events, [{ type: 2, path }]);
+      watcher.destroy();
+      return performance.now() - start;
+    });
+    for (const ms of await Promise.all(elapsed)) {
+      assert.ok(ms > 2 * TICK_MS - 50 && ms < 4 * TICK_MS + 500, `expired after ${ms} ms`);
+    }
+  },
+);

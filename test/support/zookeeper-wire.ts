@@ -157,7 +157,7 @@ export interface WireClient {
   /** Every event so far, in the order of arrival. */
   readonly events: WireEvent[];
   readonly isClosed: boolean;
-  /** The connection has ended, by whichever side. */
+  /** The connection has ended, by whichever side. Rejects if it ended only because nothing happened on it any more. */
   readonly closed: Promise<void>;
   readonly socket: Socket;
   /** Rejects when the connection ends before the reply. */
@@ -171,6 +171,8 @@ export interface WireClient {
 const PING = { opcode: 11, xid: -2 };
 const AUTH = { opcode: 100, xid: -4 };
 const NOTIFICATION_XID = -1;
+/** A wait for something that never comes ends after this time without any traffic. */
+const IDLE_MS = 15_000;
 
 function frame(body: Buffer): Buffer {
   return new WireWriter().int(body.length).raw(body).bytes();
@@ -209,7 +211,7 @@ export async function connectWire(port: number, options: WireOptions = {}): Prom
       client = present(socket, state, bytes);
       resolve(client);
     });
-    void state.closed.then(() => reject(new Error('the server hung up on the handshake')));
+    state.closed.then(() => reject(new Error('the server hung up on the handshake')), reject);
   });
 }
 
@@ -226,14 +228,20 @@ function createState(socket: Socket, lastZxidSeen: bigint) {
     events: [] as WireEvent[],
     pending,
     nextXid: 1,
-    closed: new Promise<void>((resolve) => {
+    closed: new Promise<void>((resolve, reject) => {
+      let isIdle = false;
+      socket.setTimeout(IDLE_MS, () => {
+        isIdle = true;
+        socket.destroy();
+      });
       // An error is always followed by 'close'; a reset is one way for a server to hang up.
       socket.on('error', () => {});
       socket.on('close', () => {
         state.isClosed = true;
         for (const waiting of [...pending.values()].flat()) waiting.reject(new Error('the connection ended'));
         pending.clear();
-        resolve();
+        if (isIdle) reject(new Error(`nothing happened for ${IDLE_MS} ms`));
+        else resolve();
       });
     }),
     take(bytes: Buffer): void {
@@ -249,6 +257,8 @@ function createState(socket: Socket, lastZxidSeen: bigint) {
       pending.get(xid)?.shift()?.resolve({ xid, zxid, code, body });
     },
   };
+  // Whoever does not wait for the end need not hear how it came.
+  state.closed.catch(() => {});
   return state;
 }
 

@@ -75,12 +75,6 @@ export class Tree {
     return this.#ephemerals.get(session) ?? NO_PATHS;
   }
 
-  get ephemeralCount(): number {
-    let count = 0;
-    for (const paths of this.#ephemerals.values()) count += paths.size;
-    return count;
-  }
-
   /** Containers that had children once and have none now. */
   emptyContainers(): string[] {
     return [...this.#containers].filter((path) => {

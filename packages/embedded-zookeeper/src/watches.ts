@@ -91,11 +91,4 @@ export class Watches {
       into.add(watcher);
     }
   }
-
-  /** Watches of all kinds and watchers. */
-  get size(): number {
-    let size = 0;
-    for (const kind of WATCH_KINDS) for (const watchers of this.#tables[kind].values()) size += watchers.size;
-    return size;
-  }
 }

@@ -5,7 +5,7 @@ import { startEmbeddedZooKeeper, type EmbeddedZooKeeper } from '@tandem/embedded
 import { connectWire, FLAGS, zk, type MultiStep, type WireClient } from '../../support/zookeeper-wire.ts';
 
 // A suite of its own: all unit test files share one process, and hooks outside of a suite would be everybody's.
-describe('embedded ZooKeeper: nodes', () => {
+describe('embedded ZooKeeper: nodes', { timeout: 30_000 }, () => {
   let server: EmbeddedZooKeeper;
   let client: WireClient;
 

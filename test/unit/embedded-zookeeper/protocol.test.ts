@@ -14,7 +14,7 @@ import {
 } from '../../support/zookeeper-wire.ts';
 
 // A suite of its own: all unit test files share one process, and hooks outside of a suite would be everybody's.
-describe('embedded ZooKeeper: protocol', () => {
+describe('embedded ZooKeeper: protocol', { timeout: 30_000 }, () => {
   let server: EmbeddedZooKeeper;
   let bystander: WireClient;
 

@@ -9,7 +9,7 @@ const CHANGED = 3;
 const CHILDREN = 4;
 
 // A suite of its own: all unit test files share one process, and hooks outside of a suite would be everybody's.
-describe('embedded ZooKeeper: watches', () => {
+describe('embedded ZooKeeper: watches', { timeout: 30_000 }, () => {
   let server: EmbeddedZooKeeper;
   let watcher: WireClient;
   let writer: WireClient;
