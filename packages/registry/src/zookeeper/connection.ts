@@ -1,4 +1,4 @@
-import { TandemError } from '@tandem/core';
+import { messageOf, TandemError } from '@tandem/core';
 import library, { type Client, type ConnectionManager, type Packet } from 'node-zookeeper-client';
 
 import { type Beat, startHeartbeat } from './heartbeat.ts';
@@ -16,11 +16,12 @@ import { createWatchTable, type WatchListener } from './watches.ts';
  */
 export interface Connection {
   /**
-   * Sends one operation and resolves with its answer. Rejects at once while there is no connection, with
-   * `REGISTRY_CONNECTION_LOST` when it breaks before the answer (the outcome is then unknown), and with
-   * `DEADLINE_EXCEEDED` after `deadlineMs`. `onWatch` is called once when the watch that the operation set fires.
+   * Sends one operation and resolves with its answer. Rejects at once while there is no connection, and with
+   * `REGISTRY_CONNECTION_LOST` when it breaks before the answer (the outcome is then unknown).
+   * `onWatch` is called once when the watch that the operation set fires. Whoever aborts the signal has stopped
+   * waiting: what is not sent by then never is, and a watch that comes too late is not kept.
    */
-  run<T>(operation: Operation<T>, options: { deadlineMs: number; onWatch?: WatchListener }): Promise<T>;
+  run<T>(operation: Operation<T>, options: { signal: AbortSignal; onWatch?: WatchListener }): Promise<T>;
   forgetWatch(listener: WatchListener): void;
   /** Ends within two seconds. `keepSession` leaves session and ephemeral nodes to whoever resumes it. */
   close(options: { keepSession: boolean }): Promise<void>;
@@ -34,7 +35,7 @@ export interface SessionCredentials {
 
 export type ConnectionEvent =
   | { readonly kind: 'connected'; readonly session: SessionCredentials; readonly timeoutMs: number }
-  | { readonly kind: 'disconnected' }
+  | { readonly kind: 'disconnected'; readonly reason: string }
   | { readonly kind: 'expired' }
   | { readonly kind: 'auth-failed' };
 
@@ -69,8 +70,9 @@ export function openConnection(options: ConnectionOptions): Connection {
 }
 
 interface Waiting {
+  readonly signal: AbortSignal;
   send(): void;
-  fail(error: TandemError): void;
+  fail(error: unknown): void;
 }
 
 class LibraryConnection implements Connection {
@@ -90,13 +92,14 @@ class LibraryConnection implements Connection {
   #disconnectedAt: number | undefined = performance.now();
   #connectTimer: NodeJS.Timeout | undefined;
   #handshakeTimer: NodeJS.Timeout | undefined;
+  #dropReason: string | undefined;
   #disposed = false;
+  #closing: Promise<void> | undefined;
   #onClosed: (() => void) | undefined;
 
   constructor(options: ConnectionOptions) {
     const { servers, sessionTimeoutMs, resume, random = Math.random } = options;
     this.#options = options;
-    this.#delay = createReconnectDelay({ serverCount: servers.length, sessionTimeoutMs }, random);
     this.#client = library.createClient('placeholder.invalid:1', {
       sessionTimeout: sessionTimeoutMs,
       retries: 0,
@@ -104,6 +107,10 @@ class LibraryConnection implements Connection {
     });
     const manager = this.#client.connectionManager;
     this.#manager = manager;
+    this.#delay = createReconnectDelay(
+      { serverCount: servers.length, sessionTimeoutMs: () => manager.sessionTimeout },
+      random,
+    );
     manager.servers = shuffled(servers, random);
     // 0 is below what 3.4 and 3.5 take for a request (B15).
     manager.xid = 1;
@@ -116,7 +123,10 @@ class LibraryConnection implements Connection {
     this.#client.connect();
   }
 
-  run<T>(operation: Operation<T>, options: { deadlineMs: number; onWatch?: WatchListener }): Promise<T> {
+  run<T>(
+    operation: Operation<T>,
+    { signal, onWatch }: { signal: AbortSignal; onWatch?: WatchListener },
+  ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       if (this.#manager.state !== STATE.connected || this.#disposed) {
         reject(connectionLost(operation));
@@ -131,28 +141,15 @@ class LibraryConnection implements Connection {
         );
         return;
       }
-      const timer = setTimeout(() => {
-        reject(
-          new TandemError('DEADLINE_EXCEEDED', `ZooKeeper did not answer in ${options.deadlineMs} ms`, {
-            details: { path: operation.path },
-          }),
-        );
-      }, options.deadlineMs);
-      const fail = (error: TandemError) => {
-        clearTimeout(timer);
-        reject(error);
-      };
       const settle = (frame: Buffer) => {
-        clearTimeout(timer);
-        try {
-          resolve(this.#answer(operation, frame, options.onWatch));
-        } catch (error) {
-          reject(error);
-        }
+        const answer = this.#answer(operation, frame, signal.aborted ? undefined : onWatch);
+        if (answer.ok) resolve(answer.value);
+        else reject(answer.error);
       };
       this.#enqueue({
-        send: () => this.#send(operation, settle, () => fail(connectionLost(operation))),
-        fail,
+        signal,
+        send: () => this.#send(operation, settle, () => reject(connectionLost(operation))),
+        fail: reject,
       });
     });
   }
@@ -161,9 +158,13 @@ class LibraryConnection implements Connection {
     this.#watches.forget(listener);
   }
 
+  close(options: { keepSession: boolean }): Promise<void> {
+    this.#closing ??= this.#close(options);
+    return this.#closing;
+  }
+
   /** Never waits for the library to end by itself: under a blackhole it would not (B13). */
-  async close({ keepSession }: { keepSession: boolean }): Promise<void> {
-    if (this.#disposed) return;
+  async #close({ keepSession }: { keepSession: boolean }): Promise<void> {
     if (!keepSession && this.#manager.state === STATE.connected) {
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, CLOSE_DEADLINE_MS);
@@ -196,19 +197,30 @@ class LibraryConnection implements Connection {
         return;
       }
       settle(frame);
-      if (this.#inFlight < MAX_IN_FLIGHT) this.#waiting.shift()?.send();
+      this.#sendNext();
     });
   }
 
-  #answer<T>(operation: Operation<T>, frame: Buffer, onWatch: WatchListener | undefined): T {
+  #sendNext(): void {
+    while (this.#inFlight < MAX_IN_FLIGHT) {
+      const next = this.#waiting.shift();
+      if (next === undefined) return;
+      // Its caller has gone on: sent now, it would change the registry behind the caller's back.
+      if (next.signal.aborted) next.fail(next.signal.reason);
+      else next.send();
+    }
+  }
+
+  #answer<T>(operation: Operation<T>, frame: Buffer, onWatch: WatchListener | undefined): Answer<T> {
     const code = frame.readInt32BE(16);
     // Before anything is awaited: an event may follow in the same chunk.
     const kind = operation.watchKind?.(code);
     if (onWatch !== undefined && kind !== undefined) this.#watches.add(kind, operation.path, onWatch);
-    if (code === 0) return operation.parse(new JuteReader(frame, 20));
+    if (code === 0) return parse(operation, frame);
     const recovered = operation.recover?.(code);
-    if (recovered === undefined) throw refusal(operation, code);
-    return recovered.value;
+    return recovered === undefined
+      ? { ok: false, error: refusal(operation, code) }
+      : { ok: true, value: recovered.value };
   }
 
   // --- connecting
@@ -231,7 +243,7 @@ class LibraryConnection implements Connection {
     const { socket } = manager;
     clearTimeout(manager.connectTimeoutHandler ?? undefined);
     socket?.setKeepAlive(true, 15_000);
-    const limit = Math.min(MAX_HANDSHAKE_MS, this.#options.sessionTimeoutMs / 3);
+    const limit = Math.min(MAX_HANDSHAKE_MS, manager.sessionTimeout / 3);
     this.#handshakeTimer = setTimeout(() => {
       if (manager.socket === socket && manager.state === STATE.connecting) this.#drop('no handshake in time');
     }, limit);
@@ -317,7 +329,9 @@ class LibraryConnection implements Connection {
     this.#manager.pendingBuffer = null;
     for (const packet of this.#manager.packetQueue.queue.splice(0)) packet.callback?.(LOST);
     for (const waiting of this.#waiting.splice(0)) waiting.fail(connectionLost());
-    if (wasConnected) this.#options.onEvent({ kind: 'disconnected' });
+    const reason = this.#dropReason ?? 'the connection ended';
+    this.#dropReason = undefined;
+    if (wasConnected) this.#options.onEvent({ kind: 'disconnected', reason });
   }
 
   // --- receiving
@@ -335,9 +349,7 @@ class LibraryConnection implements Connection {
       Object.getPrototypeOf(manager).onSocketData.call(manager, frame);
     } catch (error) {
       // A throw in a socket handler would end the process (B3, B9, B29).
-      this.#drop(
-        `cannot read what the server sent: ${error instanceof Error ? error.message : String(error)}`,
-      );
+      this.#drop(`cannot read what the server sent: ${messageOf(error)}`);
     }
     if (manager.socket?.destroyed === true) this.#framer.reset();
   }
@@ -363,9 +375,16 @@ class LibraryConnection implements Connection {
 
   // --- ending
 
-  /** Always with an error: otherwise the library leaves a timer armed that kills the next, healthy socket (B28). */
+  /**
+   * By a reset: what was written and not yet sent must not reach the server later, when the session lives on another
+   * connection. The library's timer would otherwise stay armed and kill the next, healthy socket (B28).
+   */
   #drop(reason: string): void {
-    this.#manager.socket?.destroy(new Error(reason));
+    const { socket, connectTimeoutHandler } = this.#manager;
+    clearTimeout(connectTimeoutHandler ?? undefined);
+    this.#dropReason ??= reason;
+    if (socket?.connecting === true) socket.destroy();
+    else socket?.resetAndDestroy();
   }
 
   #dispose(): void {
@@ -404,6 +423,19 @@ function request(opcode: number, body: Buffer): Packet['request'] {
   };
   ours.add(made);
   return made;
+}
+
+type Answer<T> =
+  { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: TandemError };
+
+function parse<T>(operation: Operation<T>, frame: Buffer): Answer<T> {
+  try {
+    return { ok: true, value: operation.parse(new JuteReader(frame, 20)) };
+  } catch (cause) {
+    const { name, path } = operation;
+    const message = `cannot read ZooKeeper's answer to ${name} ${path}`;
+    return { ok: false, error: new TandemError('REGISTRY_PROTOCOL', message, { cause, details: { path } }) };
+  }
 }
 
 function connectionLost(operation?: Pick<Operation<unknown>, 'name' | 'path'>): TandemError {

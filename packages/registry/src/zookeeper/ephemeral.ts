@@ -10,7 +10,7 @@ import {
 
 import type { Announcer, Place } from '../registry.ts';
 import { ensurePath, findOwnNodes, isAt, type OwnNode } from './nodes.ts';
-import { create, exists, remove } from './opcodes.ts';
+import { create, type CreateOutcome, getData, type Operation, remove } from './opcodes.ts';
 import type { Session } from './session.ts';
 
 export interface EphemeralOptions {
@@ -19,6 +19,8 @@ export interface EphemeralOptions {
   readonly place: Place;
   readonly pathEncoding: boolean;
   readonly log: Log;
+  /** How long to wait before looking for a node whose create was never answered. */
+  readonly lookAgainMs: number;
   /** Resolves when a successor could resume the session: only then may anything hang on it. */
   readonly saved: () => Promise<void>;
   readonly onRelease: () => void;
@@ -52,8 +54,11 @@ class Ephemeral implements Announcer {
   #settled = 0;
   /** The node that is known to stand, with the session that owns it. */
   #node: (OwnNode & { readonly owner: bigint }) | undefined;
+  /** Something of ours may stand that `#node` does not tell: look at the registry itself. */
+  #isInDoubt = false;
   #running = false;
   #retry: NodeJS.Timeout | undefined;
+  #lookAgain: NodeJS.Timeout | undefined;
 
   constructor(options: EphemeralOptions) {
     this.#options = options;
@@ -98,9 +103,11 @@ class Ephemeral implements Announcer {
   }
 
   release(): void {
+    if (this.#abort.signal.aborted) return;
     this.#abort.abort(new Error('released'));
     this.#unsubscribe();
     clearTimeout(this.#retry);
+    clearTimeout(this.#lookAgain);
     this.#options.session.forgetWatch(this.#onNodeEvent);
     this.#options.onRelease();
   }
@@ -134,7 +141,7 @@ class Ephemeral implements Announcer {
 
   #onFailure(error: unknown): void {
     // The outcome of what was under way is unknown: look before acting again.
-    this.#node = undefined;
+    this.#isInDoubt = true;
     if (this.#abort.signal.aborted || isTandemError(error, 'REGISTRY_CLOSED')) return;
     const retryMs = Math.round(this.#backoff.next());
     const wanted = this.#wanted.said && this.#wanted.instance !== undefined ? 'announced' : 'withdrawn';
@@ -143,12 +150,13 @@ class Ephemeral implements Announcer {
   }
 
   async #reconcile(): Promise<void> {
-    const { session, path, place } = this.#options;
+    const { session, path, place, pathEncoding } = this.#options;
     const { signal } = this.#abort;
     const wanted = this.#wanted;
     if (!wanted.said) return;
     const owner = await session.connected(signal);
-    if (this.#node?.owner !== owner) this.#node = undefined;
+    if (this.#isInDoubt || this.#node?.owner !== owner) this.#node = undefined;
+    this.#isInDoubt = false;
     const standing =
       this.#node === undefined
         ? (await findOwnNodes(session, path, new Set([place.name]), { signal })).filter((node) =>
@@ -161,34 +169,37 @@ class Ephemeral implements Announcer {
       return;
     }
     const record = encodeNerveRecord(wanted.instance);
+    const prefix = `${path}/${nerveNamePrefix(wanted.instance, { pathEncoding })}`;
     const kept = await this.#keep(
-      standing.find((node) => node.record === record),
+      standing.find((node) => node.record === record && node.path.startsWith(prefix)),
       owner,
     );
-    this.#node = kept ?? (await this.#create(wanted.instance, record, owner));
+    this.#node = kept ?? (await this.#create(prefix, record, wanted.instance, owner));
     // The new node stands before the old one goes, so that readers never see a gap.
     for (const node of standing) if (node.path !== this.#node.path) await this.#delete(node);
   }
 
-  /** Confirms that a node still stands and is ours, and watches it. */
+  /** Confirms that a node still stands, as we wrote it and ours, and watches it. */
   async #keep(node: OwnNode | undefined, owner: bigint): Promise<(OwnNode & { owner: bigint }) | undefined> {
     if (node === undefined) return undefined;
     const watch = { signal: this.#abort.signal, onWatch: this.#onNodeEvent };
-    const stat = await this.#options.session.run(exists(node.path, true), watch);
-    return stat?.ephemeralOwner === owner ? { ...node, owner } : undefined;
+    const found = await this.#options.session.run(getData(node.path, true), watch);
+    const isKept = found?.stat.ephemeralOwner === owner && found.data.toString('utf8') === node.record;
+    return isKept ? { ...node, owner } : undefined;
   }
 
-  async #create(instance: Instance, record: string, owner: bigint): Promise<OwnNode & { owner: bigint }> {
-    const { session, path, pathEncoding, saved } = this.#options;
+  async #create(
+    prefix: string,
+    record: string,
+    instance: Instance,
+    owner: bigint,
+  ): Promise<OwnNode & { owner: bigint }> {
+    const { session, path, saved } = this.#options;
     const { signal } = this.#abort;
     await saved();
-    const wish = create(
-      `${path}/${nerveNamePrefix(instance, { pathEncoding })}`,
-      record,
-      'ephemeral-sequential',
-    );
+    const wish = create(prefix, record, 'ephemeral-sequential');
     for (;;) {
-      const outcome = await session.run(wish, { signal });
+      const outcome = await this.#runCreate(wish);
       if (outcome.kind === 'no-parent') {
         await ensurePath(session, path, { signal });
         continue;
@@ -199,6 +210,25 @@ class Ephemeral implements Announcer {
       const kept = await this.#keep(node, owner);
       if (kept === undefined) throw new Error('the node vanished at once');
       return kept;
+    }
+  }
+
+  /**
+   * What a dead connection had sent may reach the server after the next connection has looked and found nothing. The
+   * server gives up a silent connection after the session timeout: then a last look finds what came late.
+   */
+  async #runCreate(wish: Operation<CreateOutcome>): Promise<CreateOutcome> {
+    try {
+      return await this.#options.session.run(wish, { signal: this.#abort.signal });
+    } catch (error) {
+      if (!this.#abort.signal.aborted && !isTandemError(error, 'REGISTRY_REFUSED')) {
+        clearTimeout(this.#lookAgain);
+        this.#lookAgain = setTimeout(() => {
+          this.#isInDoubt = true;
+          this.#touch();
+        }, this.#options.lookAgainMs);
+      }
+      throw error;
     }
   }
 

@@ -5,10 +5,14 @@ export interface Framer {
   reset(): void;
 }
 
+/** The longest reply imaginable (a hundred thousand children with long names) is a tenth of this. */
+const MAX_FRAME_BYTES = 256 * 1024 * 1024;
+
 /**
  * Hands every whole frame, length included, to `onFrame`. Copies a frame only when it arrives in several chunks, and
  * then once: the library's own way (concatenate the rest for every packet) is quadratic (reference B16).
- * A length below zero is no frame at all and goes to `onGarbage`. `onFrame` may call `reset`.
+ * A length below zero or beyond reason is no frame at all and goes to `onGarbage`: waiting for the rest of it would
+ * never end, since every byte that comes looks like life. `onFrame` may call `reset`.
  */
 export function createFramer(onFrame: (frame: Buffer) => void, onGarbage: () => void): Framer {
   let chunks: Buffer[] = [];
@@ -27,7 +31,7 @@ export function createFramer(onFrame: (frame: Buffer) => void, onGarbage: () => 
     if (first === undefined) return undefined;
     if (first.length < 4) chunks = [Buffer.concat(chunks, have)];
     const size = (chunks[0] ?? first).readInt32BE(0) + 4;
-    if (size >= 4 && have < size) return undefined;
+    if (isSize(size) && have < size) return undefined;
     const whole = chunks.length === 1 ? chunks[0] : Buffer.concat(chunks, have);
     chunks = [];
     have = 0;
@@ -45,7 +49,7 @@ export function createFramer(onFrame: (frame: Buffer) => void, onGarbage: () => 
       let offset = 0;
       while (buffer.length - offset >= 4) {
         const size = buffer.readInt32BE(offset) + 4;
-        if (size < 4) {
+        if (!isSize(size)) {
           reset();
           onGarbage();
           return;
@@ -61,4 +65,8 @@ export function createFramer(onFrame: (frame: Buffer) => void, onGarbage: () => 
       }
     },
   };
+}
+
+function isSize(size: number): boolean {
+  return size >= 4 && size <= MAX_FRAME_BYTES;
 }

@@ -16,7 +16,10 @@ import {
 import { exists, getChildren, getData } from './opcodes.ts';
 import type { Session } from './session.ts';
 
-/** What one child is: an instance, or something that is set aside. Never changes for a name: sequential names are unique. */
+/**
+ * What one child is: an instance, or something that is set aside. Never changes for a name as long as the path lives:
+ * sequential names are unique.
+ */
 type Entry = { readonly instance: Instance } | { readonly rejected: string };
 
 const RETRY = { baseMs: 50, maxMs: 2_000 };
@@ -39,17 +42,22 @@ export async function* mirrorPath(options: {
   // A new session has none of the old one's watches; a resumed one gets its missed events by itself.
   let readAs: bigint | undefined;
   const unsubscribe = session.subscribe((state) => {
-    if (state.state === 'connected' && state.id !== readAs) changes.set(true);
+    if (state.state === 'connected' && readAs !== undefined && readAs !== state.id) changes.set(true);
   });
+  let life: string | undefined;
   let known = new Map<string, Entry>();
-  let published: Map<string, Entry> | undefined;
+  let published: ReadonlyMap<string, Entry> | undefined;
   try {
     changes.set(true);
     for await (const _ of changes) {
       try {
+        readAs = undefined;
         readAs = await session.connected(signal);
-        const names = await listChildren(session, path, { signal, onWatch });
-        known = await readEntries({ session, path, names, known, signal });
+        const listing = await listChildren(session, path, { signal, onWatch });
+        if (listing.life !== life) known = new Map();
+        life = listing.life;
+        await readEntries({ session, path, names: listing.names, known, signal });
+        known = only(known, listing.names);
         backoff.reset();
       } catch (error) {
         if (signal.aborted || isTandemError(error, 'REGISTRY_CLOSED')) return;
@@ -58,9 +66,9 @@ export async function* mirrorPath(options: {
         changes.set(true);
         continue;
       }
-      if (published !== undefined && sameKeys(published, known)) continue;
-      published = known;
-      yield toSnapshot(known);
+      if (published !== undefined && isSame(published, known)) continue;
+      published = new Map(known);
+      yield toSnapshot(published);
     }
   } finally {
     unsubscribe();
@@ -68,41 +76,61 @@ export async function* mirrorPath(options: {
   }
 }
 
+interface Listing {
+  readonly names: readonly string[];
+  /** Tells one life of the path from the next: deleted and made again, or on wiped data, it counts its names anew. */
+  readonly life: string;
+}
+
 /** A missing path has no children; its creation rings. */
 async function listChildren(
   session: Session,
   path: string,
   options: { signal: AbortSignal; onWatch: () => void },
-): Promise<readonly string[]> {
+): Promise<Listing> {
   for (;;) {
     const listing = await session.run(getChildren(path, true), options);
-    if (listing !== undefined) return listing.children;
-    if ((await session.run(exists(path, true), options)) === undefined) return [];
+    if (listing !== undefined) {
+      const { czxid, ctime } = listing.stat;
+      return { names: listing.children, life: `${czxid} ${ctime}` };
+    }
+    if ((await session.run(exists(path, true), options)) === undefined) return { names: [], life: 'missing' };
   }
 }
 
+/** Adds to `known` as the answers come, so that a round that breaks off has not been for nothing. */
 async function readEntries(options: {
   session: Session;
   path: string;
   names: readonly string[];
-  known: ReadonlyMap<string, Entry>;
+  known: Map<string, Entry>;
   signal: AbortSignal;
-}): Promise<Map<string, Entry>> {
+}): Promise<void> {
   const { session, path, names, known, signal } = options;
-  const entries = await Promise.all(
-    names.map(async (name): Promise<[string, Entry] | undefined> => {
-      const before = known.get(name);
-      if (before !== undefined) return [name, before];
+  await Promise.all(
+    names.map(async (name) => {
+      if (known.has(name)) return;
       const inName = decodeNerveName(name);
-      if (inName?.ok === true) return [name, { instance: inName.instance }];
+      if (inName?.ok === true) {
+        known.set(name, { instance: inName.instance });
+        return;
+      }
       // The connection sends at most 250 of these at a time.
       const node = await session.run(getData(`${path}/${name}`), { signal });
-      if (node === undefined) return undefined;
+      if (node === undefined) return;
       const decoded = decodeNerveRecord(node.data);
-      return [name, decoded.ok ? { instance: decoded.instance } : { rejected: decoded.reason }];
+      known.set(name, decoded.ok ? { instance: decoded.instance } : { rejected: decoded.reason });
     }),
   );
-  return new Map(entries.filter((entry) => entry !== undefined));
+}
+
+function only(entries: ReadonlyMap<string, Entry>, names: readonly string[]): Map<string, Entry> {
+  const kept = new Map<string, Entry>();
+  for (const name of names) {
+    const entry = entries.get(name);
+    if (entry !== undefined) kept.set(name, entry);
+  }
+  return kept;
 }
 
 function toSnapshot(entries: ReadonlyMap<string, Entry>): Snapshot {
@@ -125,6 +153,7 @@ function sequenceOf(name: string): number {
   return match === null ? -1 : Number(match[1]);
 }
 
-function sameKeys(a: ReadonlyMap<string, unknown>, b: ReadonlyMap<string, unknown>): boolean {
-  return a.size === b.size && [...a.keys()].every((key) => b.has(key));
+/** By identity: an entry is made once for a name, and once more for each life of the path. */
+function isSame(a: ReadonlyMap<string, Entry>, b: ReadonlyMap<string, Entry>): boolean {
+  return a.size === b.size && [...a].every(([name, entry]) => b.get(name) === entry);
 }

@@ -56,9 +56,10 @@ export interface Operation<T> {
 
 /** The part of a node's Stat that Tandem reads. Sizes in bytes. */
 export interface Stat {
-  readonly cversion: number;
+  /** The transaction that created it, and when (by the server's clock): together they tell one life from the next. */
+  readonly czxid: bigint;
+  readonly ctime: bigint;
   readonly ephemeralOwner: bigint;
-  readonly dataLength: number;
 }
 
 /** An error code of the server, as an error that names the operation and the path. */
@@ -131,16 +132,17 @@ export function exists(path: string, watch = false): Operation<Stat | undefined>
   };
 }
 
-/** Data and Stat of a node, or undefined when there is none. */
-export function getData(path: string): Operation<{ data: Buffer; stat: Stat } | undefined> {
+/** Data and Stat of a node, or undefined when there is none. With `watch` set, a change of it fires. */
+export function getData(path: string, watch = false): Operation<{ data: Buffer; stat: Stat } | undefined> {
   return {
     name: 'read',
     opcode: OPCODE.getData,
     path,
-    body: new JuteWriter().text(path).bool(false).toBuffer(),
+    body: new JuteWriter().text(path).bool(watch).toBuffer(),
     // The frame is a slice of a larger chunk: data that is kept must not keep that chunk alive.
     parse: (reader) => ({ data: Buffer.from(reader.bytes() ?? []), stat: readStat(reader) }),
     recover: missing,
+    watchKind: (code) => (code === 0 ? 'data' : undefined),
   };
 }
 
@@ -166,13 +168,13 @@ function missing(code: number): { value: undefined } | undefined {
 
 /** czxid mzxid ctime mtime version cversion aversion ephemeralOwner dataLength numChildren pzxid (zookeeper.jute) */
 function readStat(reader: JuteReader): Stat {
-  for (let index = 0; index < 4; index += 1) reader.long();
-  reader.int();
-  const cversion = reader.int();
-  reader.int();
-  const ephemeralOwner = reader.long();
-  const dataLength = reader.int();
-  reader.int();
+  const czxid = reader.long();
   reader.long();
-  return { cversion, ephemeralOwner, dataLength };
+  const ctime = reader.long();
+  reader.long();
+  for (let index = 0; index < 3; index += 1) reader.int();
+  const ephemeralOwner = reader.long();
+  for (let index = 0; index < 2; index += 1) reader.int();
+  reader.long();
+  return { czxid, ctime, ephemeralOwner };
 }

@@ -15,11 +15,11 @@ export interface ReconnectDelay {
 
 /** The longest wait stays well below the session timeout: a server that comes back must be found before it expires us. */
 export function createReconnectDelay(
-  options: { serverCount: number; sessionTimeoutMs: number },
+  /** The timeout may shrink when the server has its say. */
+  options: { serverCount: number; sessionTimeoutMs: () => number },
   random: () => number,
 ): ReconnectDelay {
-  const maxMs = Math.min(MAX_MS, options.sessionTimeoutMs / 4);
-  const backoff = createBackoff({ baseMs: QUICK_MS, maxMs }, random);
+  const backoff = createBackoff({ baseMs: QUICK_MS, maxMs: MAX_MS }, random);
   let attempts = 0;
   let stable: NodeJS.Timeout | undefined;
 
@@ -27,7 +27,10 @@ export function createReconnectDelay(
     next() {
       attempts += 1;
       if (attempts === 1) return 0;
-      return attempts <= options.serverCount ? QUICK_MS * random() : backoff.next();
+      if (attempts <= options.serverCount) return QUICK_MS * random();
+      const longestMs = options.sessionTimeoutMs() / 4;
+      const waitMs = backoff.next();
+      return waitMs <= longestMs ? waitMs : longestMs * (0.5 + random() / 2);
     },
     connected() {
       stable = setTimeout(() => {

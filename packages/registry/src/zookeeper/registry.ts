@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { rm } from 'node:fs/promises';
 
 import {
@@ -20,7 +21,7 @@ import { mirrorPath } from './mirror.ts';
 import { findOwnNodes } from './nodes.ts';
 import { remove } from './opcodes.ts';
 import { readResume, type Resume, writeResume } from './resume-file.ts';
-import { openSession, type Session } from './session.ts';
+import { hex, openSession, type Session } from './session.ts';
 
 export interface ZooKeeperRegistryOptions {
   readonly config: ZooKeeperConfig;
@@ -29,12 +30,15 @@ export interface ZooKeeperRegistryOptions {
   readonly resumeFile?: string;
 }
 
+/** After one session timeout the server has given up a connection that fell silent; the rest is for its clock. */
+const LOOK_AGAIN_AFTER_TIMEOUTS = 2;
+
 /** A registry in ZooKeeper, in Nerve's layout. One session per process and ensemble, shared by all services. */
 export async function openZooKeeperRegistry(options: ZooKeeperRegistryOptions): Promise<Registry> {
   const { config, log, resumeFile } = options;
   const ensemble = `${config.servers.map(formatEndpoint).toSorted().join(',')}${config.chroot}`;
   const resume = resumeFile === undefined ? undefined : await readResume(resumeFile, ensemble, log);
-  if (resume !== undefined) log.info({ session: String(resume.session.id) }, 'resuming the saved session');
+  if (resume !== undefined) log.info({ session: hex(resume.session.id) }, 'resuming the saved session');
   return new ZooKeeperRegistry(options, ensemble, resume);
 }
 
@@ -43,16 +47,20 @@ class ZooKeeperRegistry implements Registry {
   readonly #ensemble: string;
   readonly #session: Session;
   readonly #claims = new Map<string, Set<InstanceId>>();
+  readonly #announcers = new Set<Announcer>();
   readonly #abort = new AbortController();
   /** Every path below which this session has announced, in this life or an earlier one. */
   readonly #paths: Set<string>;
   readonly #resumed: SessionCredentials | undefined;
   #credentials: SessionCredentials | undefined;
   #saving: Promise<void> = Promise.resolve();
+  #closing: Promise<void> | undefined;
 
   constructor(options: ZooKeeperRegistryOptions, ensemble: string, resume: Resume | undefined) {
     this.#options = options;
     this.#ensemble = ensemble;
+    // Every watch of the process listens to it.
+    setMaxListeners(0, this.#abort.signal);
     this.#paths = new Set(resume?.paths);
     this.#resumed = resume?.session;
     this.#session = openSession({
@@ -83,15 +91,21 @@ class ZooKeeperRegistry implements Registry {
       this.#save();
     }
     const { log, config } = this.#options;
-    return createEphemeral({
+    const announcer = createEphemeral({
       session: this.#session,
       path: full,
       place,
       pathEncoding: config.pathEncoding,
       log,
+      lookAgainMs: config.sessionTimeoutMs * LOOK_AGAIN_AFTER_TIMEOUTS,
       saved: () => this.#saving,
-      onRelease: () => void claimed.delete(id),
+      onRelease: () => {
+        claimed.delete(id);
+        this.#announcers.delete(announcer);
+      },
     });
+    this.#announcers.add(announcer);
+    return announcer;
   }
 
   withdrawUnclaimed(): void {
@@ -102,20 +116,24 @@ class ZooKeeperRegistry implements Registry {
     const { log } = this.#options;
     const controller = new AbortController();
     const abort = () => controller.abort();
-    for (const parent of [signal, this.#abort.signal]) {
-      if (parent.aborted) return;
-      parent.addEventListener('abort', abort, { once: true });
-    }
+    const parents = [signal, this.#abort.signal];
+    if (parents.some((parent) => parent.aborted)) return;
+    for (const parent of parents) parent.addEventListener('abort', abort, { once: true });
     try {
       yield* mirrorPath({ session: this.#session, path: this.#full(path), signal: controller.signal, log });
     } finally {
-      for (const parent of [signal, this.#abort.signal]) parent.removeEventListener('abort', abort);
+      for (const parent of parents) parent.removeEventListener('abort', abort);
     }
   }
 
-  async close(options: { keep?: boolean } = {}): Promise<void> {
-    if (this.#abort.signal.aborted) return;
+  close(options: { keep?: boolean } = {}): Promise<void> {
+    this.#closing ??= this.#close(options);
+    return this.#closing;
+  }
+
+  async #close(options: { keep?: boolean }): Promise<void> {
     this.#abort.abort(new Error('the registry is closed'));
+    for (const announcer of this.#announcers) announcer.release();
     await this.#session.close({ keepSession: options.keep === true });
     await this.#saving;
     const { resumeFile } = this.#options;
@@ -150,18 +168,22 @@ class ZooKeeperRegistry implements Registry {
   async #sweep(owner: bigint): Promise<void> {
     const { signal } = this.#abort;
     const backoff = createBackoff({ baseMs: 200, maxMs: 5_000 });
+    const pending = new Set(this.#paths);
     for (;;) {
-      try {
-        for (const path of this.#paths) {
+      for (const path of pending) {
+        try {
           if ((await this.#session.connected(signal)) !== owner) return;
           await this.#sweepPath(path, signal);
+          pending.delete(path);
+        } catch (error) {
+          if (signal.aborted || isTandemError(error, 'REGISTRY_CLOSED')) return;
+          this.#options.log.warn(
+            { path, err: messageOf(error) },
+            'cannot withdraw what nobody claims, trying again',
+          );
         }
-        return;
-      } catch (error) {
-        if (signal.aborted || isTandemError(error, 'REGISTRY_CLOSED')) return;
-        this.#options.log.warn({ err: messageOf(error) }, 'cannot withdraw what nobody claims, trying again');
-        if (await sleepOrAborted(backoff.next(), signal)) return;
       }
+      if (pending.size === 0 || (await sleepOrAborted(backoff.next(), signal))) return;
     }
   }
 

@@ -17,7 +17,11 @@ export interface Resume {
 const ResumeFile = z.object({
   version: z.literal(1),
   ensemble: z.string(),
-  session_id: z.string().regex(/^-?\d+$/),
+  session_id: z
+    .string()
+    .regex(/^-?\d{1,19}$/)
+    .transform(BigInt)
+    .refine((id) => id !== 0n && BigInt.asIntN(64, id) === id),
   password: z.base64(),
   paths: z.array(z.string()),
 });
@@ -45,7 +49,7 @@ export async function readResume(file: string, ensemble: string, log: Log): Prom
     return undefined;
   }
   const session = {
-    id: BigInt(parsed.data.session_id),
+    id: parsed.data.session_id,
     password: Buffer.from(parsed.data.password, 'base64'),
   };
   return { session, paths: parsed.data.paths };

@@ -1,3 +1,5 @@
+import { setMaxListeners } from 'node:events';
+
 import { type Log, messageOf, TandemError, withDeadline } from '@tandem/core';
 
 import {
@@ -25,7 +27,7 @@ export type SessionState =
 /** The life line to one ensemble: one session at a time, a new one whenever the server has ended the last. */
 export interface Session {
   readonly state: SessionState;
-  /** Called on every change of state, from the next tick on; returns what ends it. */
+  /** Called on every change of state from now on; returns what ends it. */
   subscribe(listener: (state: SessionState) => void): () => void;
   /**
    * Waits for a connection and runs one operation. `deadlineMs` covers both. Rejects with the codes of
@@ -33,7 +35,7 @@ export interface Session {
    */
   run<T>(operation: Operation<T>, options?: RunOptions): Promise<T>;
   forgetWatch(listener: WatchListener): void;
-  /** Resolves with the session's id once there is a connection. */
+  /** Resolves with the session's id once there is a connection; rejects with the reason of the signal. */
   connected(signal: AbortSignal): Promise<bigint>;
   close(options: { keepSession: boolean }): Promise<void>;
 }
@@ -66,6 +68,7 @@ class SupervisedSession implements Session {
   #state: SessionState = { state: 'connecting' };
   #connection: Connection;
   #renewal: NodeJS.Timeout | undefined;
+  #closing: Promise<void> | undefined;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -83,10 +86,12 @@ class SupervisedSession implements Session {
 
   run<T>(operation: Operation<T>, options: RunOptions = {}): Promise<T> {
     const deadlineMs = options.deadlineMs ?? OPERATION_DEADLINE_MS;
+    // One signal may stand over a thousand reads; every one of them takes its listener off again.
+    if (options.signal !== undefined) setMaxListeners(0, options.signal);
     const watch = options.onWatch === undefined ? {} : { onWatch: options.onWatch };
     return withDeadline(options.signal, deadlineMs, async (signal) => {
       await this.connected(signal);
-      return this.#connection.run(operation, { deadlineMs, ...watch });
+      return this.#connection.run(operation, { signal, ...watch });
     });
   }
 
@@ -114,6 +119,10 @@ class SupervisedSession implements Session {
         }
       };
       if (settle()) return;
+      if (signal.aborted) {
+        reject(signal.reason as Error);
+        return;
+      }
       const end = () => {
         unsubscribe();
         signal.removeEventListener('abort', onAbort);
@@ -129,11 +138,13 @@ class SupervisedSession implements Session {
     });
   }
 
-  async close(options: { keepSession: boolean }): Promise<void> {
-    if (this.#state.state === 'closed') return;
-    this.#become({ state: 'closed' });
-    clearTimeout(this.#renewal);
-    await this.#connection.close(options);
+  close(options: { keepSession: boolean }): Promise<void> {
+    if (this.#closing === undefined) {
+      this.#become({ state: 'closed' });
+      clearTimeout(this.#renewal);
+      this.#closing = this.#connection.close(options);
+    }
+    return this.#closing;
   }
 
   #open(resume: SessionCredentials | undefined): Connection {
@@ -164,7 +175,7 @@ class SupervisedSession implements Session {
       }
       case 'disconnected':
         if (this.#state.state === 'lost') return;
-        log.warn({}, 'lost the connection to ZooKeeper, keeping the session');
+        log.warn({ reason: event.reason }, 'lost the connection to ZooKeeper, keeping the session');
         this.#become({ state: 'suspended' });
         return;
       case 'expired':

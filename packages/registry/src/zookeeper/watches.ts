@@ -13,6 +13,8 @@ const FIRED: Readonly<Record<number, readonly WatchKind[]>> = {
 
 /** The server refuses requests above 1 MB by closing the connection, so a large set goes in parts (B5). */
 const CHUNK_BYTES = 128 * 1024;
+/** The zxid and the lengths of the three lists. */
+const CHUNK_HEAD_BYTES = 20;
 
 /** The one-shot watches of one session: who hears of what, and how to set them again on a new connection. */
 export interface WatchTable {
@@ -68,7 +70,7 @@ function chunk(kinds: Record<WatchKind, Map<string, unknown>>): Paths[] {
       const cost = Buffer.byteLength(path) + 4;
       if (size + cost > CHUNK_BYTES) {
         chunks.push({ data: [], exist: [], child: [] });
-        size = 0;
+        size = CHUNK_HEAD_BYTES;
       }
       size += cost;
       chunks.at(-1)?.[kind].push(path);

@@ -1,0 +1,190 @@
+// The connection overrides members of an unmaintained library on the instance. This bird dies when one of them moves.
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { describe, test } from 'node:test';
+
+import { startEmbeddedZooKeeper } from '@tandem/embedded-zookeeper';
+
+const LIBRARY = 'node-zookeeper-client';
+const PINNED = '1.1.3';
+const root = path.resolve(import.meta.dirname, '../../../..');
+const registry = path.join(root, 'packages/registry/package.json');
+const requireFromRegistry = createRequire(registry);
+
+type Member = (this: unknown, ...values: unknown[]) => unknown;
+
+interface Manager {
+  [member: string]: unknown;
+  connectionManager?: never;
+  on(event: 'state', listener: (state: number) => void): void;
+  socket: { destroy(): void; listeners(event: string): Member[] };
+}
+
+const library = requireFromRegistry(LIBRARY) as {
+  createClient(
+    servers: string,
+    options: object,
+  ): { connectionManager: Manager; connect(): void; close(): void } & NodeJS.EventEmitter;
+};
+const { STATES, prototype } = requireFromRegistry(`${LIBRARY}/lib/ConnectionManager.js`) as {
+  STATES: Record<string, number>;
+  prototype: Record<string, Member>;
+};
+
+async function json(file: string): Promise<Record<string, unknown>> {
+  return JSON.parse(await readFile(file, 'utf8')) as Record<string, unknown>;
+}
+
+function createManager(servers = '127.0.0.1:1', options: object = {}): Manager {
+  return library.createClient(servers, { sessionTimeout: 4000, retries: 0, ...options }).connectionManager;
+}
+
+describe(`canary: ${LIBRARY}`, () => {
+  test(`is exactly ${PINNED} where it is asked for, where it is locked and where it is installed`, async () => {
+    const asked = (await json(registry))['dependencies'] as Record<string, string>;
+    assert.equal(asked[LIBRARY], PINNED);
+    const locked = (await json(path.join(root, 'package-lock.json')))['packages'] as Record<
+      string,
+      { version: string }
+    >;
+    const copies = Object.entries(locked).filter(([place]) => place.endsWith(`node_modules/${LIBRARY}`));
+    assert.deepEqual(
+      copies.map(([, copy]) => copy.version),
+      [PINNED],
+    );
+    assert.equal((await json(requireFromRegistry.resolve(`${LIBRARY}/package.json`)))['version'], PINNED);
+  });
+
+  test('the states have the numbers that the connection knows', () => {
+    assert.deepEqual(STATES, {
+      DISCONNECTED: 0,
+      CONNECTING: 1,
+      CONNECTED: 2,
+      CONNECTED_READ_ONLY: 3,
+      CLOSING: -1,
+      CLOSED: -2,
+      SESSION_EXPIRED: -3,
+      AUTHENTICATION_FAILED: -4,
+    });
+  });
+
+  test('every member that is overridden stands on the prototype, and what is read has its type', () => {
+    for (const [member, length] of [
+      ['connect', 0],
+      ['findNextServer', 1],
+      ['onSocketConnected', 0],
+      ['onSocketData', 1],
+      ['onSocketTimeout', 0],
+      ['queue', 2],
+    ] as const) {
+      assert.equal(typeof prototype[member], 'function', member);
+      assert.equal(prototype[member]?.length, length, `the parameters of ${member}`);
+    }
+    const manager = createManager();
+    assert.deepEqual(manager['servers'], [{ host: '127.0.0.1', port: '1' }]);
+    assert.equal(manager['state'], STATES['DISCONNECTED']);
+    assert.equal(manager['xid'], 0);
+    assert.equal(manager['sessionTimeout'], 4000);
+    assert.equal(manager['pendingBuffer'], null);
+    assert.equal(manager['connectTimeoutHandler'], null);
+    assert.deepEqual(manager['pendingQueue'], []);
+    assert.deepEqual((manager['packetQueue'] as { queue: unknown }).queue, []);
+    for (const [member, size] of [
+      ['zxid', 8],
+      ['sessionId', 8],
+      ['sessionPassword', 16],
+    ] as const)
+      assert.deepEqual(manager[member], Buffer.alloc(size), member);
+  });
+
+  test('a session to resume is taken from the options', () => {
+    const sessionId = Buffer.from('0102030405060708', 'hex');
+    const sessionPassword = Buffer.from('0123456789abcdef');
+    const manager = createManager('127.0.0.1:1', { sessionId, sessionPassword });
+    assert.deepEqual([manager['sessionId'], manager['sessionPassword']], [sessionId, sessionPassword]);
+  });
+
+  test('connect looks its members up on the instance, and asks for a server by a callback', () => {
+    const manager = createManager();
+    const states: number[] = [];
+    manager.on('state', (state) => states.push(state));
+    let asked: unknown;
+    manager['findNextServer'] = (callback: unknown) => (asked = callback);
+    (manager['connect'] as Member).call(manager);
+    assert.deepEqual(states, [STATES['CONNECTING']]);
+    assert.equal(typeof asked, 'function');
+  });
+
+  test('on a connection: overrides are bound to the socket, requests are numbered and kept in order', async () => {
+    await using server = await startEmbeddedZooKeeper();
+    const client = library.createClient(`127.0.0.1:${server.port}`, { sessionTimeout: 4000, retries: 0 });
+    const manager = client.connectionManager;
+    const called: string[] = [];
+    for (const member of ['onSocketConnected', 'onSocketData', 'onSocketTimeout'] as const) {
+      const original = prototype[member];
+      manager[member] = (...values: unknown[]) => {
+        called.push(member);
+        return original?.call(manager, ...values);
+      };
+    }
+    const states: number[] = [];
+    manager.on('state', (state) => states.push(state));
+    client.connect();
+    await once(client, 'connected');
+    assert.deepEqual([...new Set(called)], ['onSocketConnected', 'onSocketData']);
+    assert.equal(typeof (manager['connectTimeoutHandler'] as NodeJS.Timeout).refresh, 'function');
+    assert.notDeepEqual(manager['sessionId'], Buffer.alloc(8));
+    assert.equal((manager['sessionPassword'] as Buffer).length, 16);
+
+    // A request needs a header with a type, a payload that may be null, and its bytes; the xid is given on sending.
+    manager['xid'] = 77;
+    const request = {
+      header: { type: 3, xid: 0 },
+      payload: null,
+      toBuffer: () => {
+        const bytes = Buffer.from('000000000000000000000003000000012f00', 'hex');
+        bytes.writeInt32BE(bytes.length - 4, 0);
+        bytes.writeInt32BE(request.header.xid, 4);
+        return bytes;
+      },
+    };
+    const answered = new Promise<unknown>((resolve) => {
+      (manager['queue'] as Member).call(manager, request, (error: unknown) => resolve(error));
+    });
+    assert.equal(request.header.xid, 77);
+    assert.equal(manager['xid'], 78);
+    assert.equal((manager['pendingQueue'] as { request: unknown }[])[0]?.request, request);
+    assert.equal(await answered, null);
+    assert.deepEqual(manager['pendingQueue'], []);
+
+    const closed = new Promise<void>((resolve) => {
+      manager.on('state', (state) => {
+        if (state === STATES['CLOSED']) resolve();
+      });
+    });
+    client.close();
+    await closed;
+    assert.deepEqual(states, [1, 2, -1, 0, -2]);
+  });
+
+  test('a broken connection fails what waits for an answer before the state changes, then connects again', async () => {
+    await using server = await startEmbeddedZooKeeper();
+    const client = library.createClient(`127.0.0.1:${server.port}`, { sessionTimeout: 4000, retries: 0 });
+    const manager = client.connectionManager;
+    client.connect();
+    await once(client, 'connected');
+    const order: unknown[] = [];
+    (manager['pendingQueue'] as unknown[]).push({
+      callback: (error: unknown) => order.push(error instanceof Error ? 'failed' : error, manager['state']),
+    });
+    manager.on('state', (state) => order.push(state));
+    manager.socket.destroy();
+    await once(client, 'connected');
+    assert.deepEqual(order, ['failed', 2, 0, 1, 2]);
+    client.close();
+    await once(client, 'disconnected');
+  });
+});

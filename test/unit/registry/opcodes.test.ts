@@ -1,0 +1,173 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+
+import {
+  create,
+  exists,
+  getChildren,
+  getData,
+  JuteReader,
+  JuteWriter,
+  NO_NODE,
+  NODE_EXISTS,
+  OPCODE,
+  refusal,
+  remove,
+} from '@tandem/registry/testing';
+import { isTandemError } from '@tandem/core';
+import * as fc from 'fast-check';
+
+import { WireReader, WireWriter } from '../../support/zookeeper-wire.ts';
+
+function stat(owner = 0n): Buffer {
+  const writer = new WireWriter();
+  for (const long of [11n, 12n, 1_700_000_000_000n, 14n]) writer.long(long);
+  for (const int of [15, 16, 17]) writer.int(int);
+  return writer.long(owner).int(18).int(19).long(20n).bytes();
+}
+
+const STAT = { czxid: 11n, ctime: 1_700_000_000_000n, ephemeralOwner: -5n };
+
+describe('opcodes: what goes over the wire', () => {
+  test('a create carries path, data, an open ACL and its mode', () => {
+    for (const [mode, flags] of [
+      ['persistent', 0],
+      ['ephemeral-sequential', 3],
+    ] as const) {
+      const operation = create('/ü/x_', '{"a":"ö"}', mode);
+      assert.equal(operation.opcode, OPCODE.create);
+      const reader = new WireReader(operation.body);
+      assert.equal(reader.text(), '/ü/x_');
+      assert.equal(reader.text(), '{"a":"ö"}');
+      const acl = reader.vector((item) => [item.int(), item.text(), item.text()]);
+      assert.deepEqual(acl, [[31, 'world', 'anyone']]);
+      assert.equal(reader.int(), flags);
+      assert.equal(reader.remaining, 0);
+    }
+  });
+
+  test('a delete asks for any version', () => {
+    const reader = new WireReader(remove('/a').body);
+    assert.deepEqual([reader.text(), reader.int(), reader.remaining], ['/a', -1, 0]);
+  });
+
+  for (const operation of [exists, getData, getChildren]) {
+    test(`${operation.name} asks for a watch only when told to`, () => {
+      for (const [made, isWatched] of [
+        [operation('/a'), false],
+        [operation('/a', true), true],
+      ] as const) {
+        const reader = new WireReader(made.body);
+        assert.deepEqual([reader.text(), reader.boolean(), reader.remaining], ['/a', isWatched, 0]);
+      }
+    });
+  }
+});
+
+describe('opcodes: what comes back', () => {
+  test('a created node has the name that the server gave it', () => {
+    const answer = new WireWriter().text('/a/x_0000000001').bytes();
+    assert.deepEqual(create('/a/x_', '', 'ephemeral-sequential').parse(new JuteReader(answer)), {
+      kind: 'created',
+      path: '/a/x_0000000001',
+    });
+  });
+
+  test('the data of a node, its owner and its birth', () => {
+    const answer = new WireWriter().text('{}').raw(stat(-5n)).bytes();
+    const read = getData('/a').parse(new JuteReader(answer));
+    assert.deepEqual(read, { data: Buffer.from('{}'), stat: STAT });
+  });
+
+  test('data that are kept do not keep the chunk alive in which they came', () => {
+    const answer = new WireWriter().text('x'.repeat(50_000)).raw(stat()).bytes();
+    const read = getData('/a').parse(new JuteReader(answer));
+    assert.notEqual(read?.data.buffer, answer.buffer);
+  });
+
+  test('a node without data reads as empty', () => {
+    const answer = new WireWriter().text(null).raw(stat()).bytes();
+    assert.equal(getData('/a').parse(new JuteReader(answer))?.data.length, 0);
+  });
+
+  test('the children and the birth of their parent', () => {
+    const answer = new WireWriter().texts(['a', 'ü', '']).raw(stat(-5n)).bytes();
+    const listing = getChildren('/a').parse(new JuteReader(answer));
+    assert.deepEqual(listing, { children: ['a', 'ü', ''], stat: STAT });
+  });
+
+  test('what is expected is a value: missing nodes, parents that are missing, names that are taken', () => {
+    for (const operation of [exists('/a'), getData('/a'), getChildren('/a'), remove('/a')])
+      assert.deepEqual(operation.recover?.(NO_NODE), { value: undefined });
+    const wish = create('/a/b', '', 'persistent');
+    assert.deepEqual(wish.recover?.(NO_NODE), { value: { kind: 'no-parent' } });
+    assert.deepEqual(wish.recover?.(NODE_EXISTS), { value: { kind: 'exists' } });
+    for (const operation of [exists('/a'), getData('/a'), getChildren('/a'), remove('/a'), wish])
+      assert.equal(operation.recover?.(-102), undefined);
+  });
+
+  test('a watch stands where the server has set one', () => {
+    const kinds = (operation: ReturnType<typeof exists> | ReturnType<typeof getData>) =>
+      [0, NO_NODE, -102].map((code) => operation.watchKind?.(code));
+    assert.deepEqual(kinds(exists('/a', true)), ['data', 'exist', undefined]);
+    assert.deepEqual(kinds(getData('/a', true)), ['data', undefined, undefined]);
+    const listing = getChildren('/a', true);
+    assert.deepEqual(
+      [0, NO_NODE, -102].map((code) => listing.watchKind?.(code)),
+      ['child', undefined, undefined],
+    );
+  });
+
+  test('a refusal names the operation, the path and the code, also one that nobody has heard of', () => {
+    for (const [code, name] of [
+      [-102, 'NO_AUTH'],
+      [-125, 'QUOTA_EXCEEDED'],
+      [-999, 'CODE_-999'],
+    ] as const) {
+      const error = refusal(remove('/a'), code);
+      assert.ok(isTandemError(error, 'REGISTRY_REFUSED'));
+      assert.match(error.message, /delete \/a/);
+      assert.ok(error.message.includes(name));
+      assert.equal(error.details['zookeeperCode'], code);
+    }
+  });
+});
+
+describe('jute', () => {
+  test('everything that is written is read again', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.string({ unit: 'binary', maxLength: 20 }), { maxLength: 10 }),
+        fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),
+        fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }),
+        (texts, long, int) => {
+          const whole = texts.map((text) => Buffer.from(text).toString());
+          const bytes = new JuteWriter()
+            .vector(whole, (writer, text) => writer.text(text))
+            .long(long)
+            .int(int)
+            .toBuffer();
+          const reader = new JuteReader(bytes);
+          assert.deepEqual(
+            reader.vector((item) => item.text()),
+            whole,
+          );
+          assert.deepEqual([reader.long(), reader.int()], [long, int]);
+        },
+      ),
+    );
+  });
+
+  test('an answer that is cut anywhere throws a RangeError and is never read beyond its end', () => {
+    const whole = new WireWriter().texts(['a', 'bc']).raw(stat()).bytes();
+    for (let length = 0; length < whole.length; length += 1) {
+      const part = new JuteReader(whole.subarray(0, length));
+      assert.throws(() => getChildren('/a').parse(part), RangeError);
+    }
+  });
+
+  test('a length of a billion items in a short answer ends at its end', () => {
+    const answer = new WireWriter().int(1_000_000_000).text('a').bytes();
+    assert.throws(() => getChildren('/a').parse(new JuteReader(answer)), RangeError);
+  });
+});

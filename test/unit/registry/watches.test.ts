@@ -1,0 +1,107 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+
+import { createWatchTable, JuteReader } from '@tandem/registry/testing';
+
+const EVENT = { created: 1, deleted: 2, changed: 3, children: 4 } as const;
+const KINDS = ['data', 'exist', 'child'] as const;
+
+function decode(body: Buffer) {
+  const reader = new JuteReader(body);
+  const zxid = reader.long();
+  const texts = () => reader.vector((item) => item.text());
+  return { zxid, data: texts(), exist: texts(), child: texts() };
+}
+
+describe('watch table', () => {
+  test('a watch fires once', () => {
+    const table = createWatchTable();
+    let calls = 0;
+    table.add('child', '/a', () => (calls += 1));
+    table.fire(EVENT.children, '/a');
+    table.fire(EVENT.children, '/a');
+    assert.equal(calls, 1);
+  });
+
+  test('the same listener counts once for a path, whatever kinds of watches it has there', () => {
+    const table = createWatchTable();
+    let calls = 0;
+    const listener = () => (calls += 1);
+    for (let round = 0; round < 1000; round += 1) for (const kind of KINDS) table.add(kind, '/a', listener);
+    table.fire(EVENT.deleted, '/a');
+    assert.equal(calls, 1);
+    assert.deepEqual(table.requests(1n), []);
+  });
+
+  for (const [event, kinds] of [
+    ['created', ['data', 'exist']],
+    ['deleted', ['data', 'exist', 'child']],
+    ['changed', ['data', 'exist']],
+    ['children', ['child']],
+  ] as const) {
+    test(`"${event}" uses up the ${kinds.join(' and ')} watches of its path and no others`, () => {
+      const table = createWatchTable();
+      const heard: string[] = [];
+      for (const kind of KINDS) {
+        table.add(kind, '/a', () => heard.push(kind));
+        table.add(kind, '/b', () => heard.push('another path'));
+      }
+      table.fire(EVENT[event], '/a');
+      assert.deepEqual(heard.toSorted(), [...kinds].toSorted());
+    });
+  }
+
+  test('events of types that nobody knows are ignored', () => {
+    const table = createWatchTable();
+    table.add('data', '/a', () => assert.fail('not for us'));
+    for (const type of [-2, -1, 0, 5, 6, 7, 99]) table.fire(type, '/a');
+    assert.equal(table.requests(1n).length, 1);
+  });
+
+  test('a listener may set its watch again while it is called', () => {
+    const table = createWatchTable();
+    let calls = 0;
+    const listener = () => {
+      calls += 1;
+      table.add('child', '/a', listener);
+    };
+    listener();
+    table.fire(EVENT.children, '/a');
+    table.fire(EVENT.children, '/a');
+    assert.equal(calls, 3);
+  });
+
+  test('forgetting a listener leaves the others of the same path', () => {
+    const table = createWatchTable();
+    const heard: string[] = [];
+    const forgotten = () => heard.push('forgotten');
+    table.add('child', '/a', forgotten);
+    table.add('child', '/a', () => heard.push('kept'));
+    table.add('data', '/only-theirs', forgotten);
+    table.forget(forgotten);
+    const [body] = table.requests(1n);
+    assert.ok(body);
+    assert.deepEqual(decode(body), { zxid: 1n, data: [], exist: [], child: ['/a'] });
+    table.fire(EVENT.children, '/a');
+    assert.deepEqual(heard, ['kept']);
+  });
+
+  test('nothing to watch, nothing to send', () => {
+    assert.deepEqual(createWatchTable().requests(7n), []);
+  });
+
+  test('everything is re-armed, in requests of at most 128 KB', () => {
+    const table = createWatchTable();
+    const paths = Array.from({ length: 6000 }, (_, index) => `/services/${'ü'.repeat(30)}-${index}`);
+    for (const path of paths) for (const kind of KINDS) table.add(kind, path, () => {});
+    const bodies = table.requests(-5n);
+    for (const body of bodies) assert.ok(body.length <= 128 * 1024, `${body.length} bytes`);
+    assert.ok(bodies.length < 20, `${bodies.length} requests`);
+    const requests = bodies.map(decode);
+    assert.ok(requests.every(({ zxid }) => zxid === -5n));
+    for (const kind of KINDS) {
+      const sent = requests.flatMap((request) => request[kind]);
+      assert.deepEqual(sent.toSorted(), paths.toSorted());
+    }
+  });
+});
