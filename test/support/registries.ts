@@ -1,0 +1,154 @@
+// What the tests of registries share: opening one, following it, and looking at the nodes behind its back.
+import assert from 'node:assert/strict';
+import { after } from 'node:test';
+
+import { type Instance, type Log, silentLog, type Snapshot } from '@tandem/core';
+import { openRegistry, type Registry } from '@tandem/registry';
+
+import { eventually } from './eventually.ts';
+import { connectWire, type WireClient, zk } from './zookeeper-wire.ts';
+
+export interface OpenOptions {
+  readonly resumeFile?: string;
+  readonly pathEncoding?: boolean;
+  readonly sessionTimeoutMs?: number;
+  readonly chroot?: string;
+  readonly log?: Log;
+}
+
+/** A registry on a ZooKeeper server that listens on loopback, by the way that the daemons go. */
+export function openTestRegistry(port: number, options: OpenOptions = {}): Promise<Registry> {
+  const { pathEncoding = false, sessionTimeoutMs = 4000, chroot = '', log = silentLog } = options;
+  const servers = [{ host: '127.0.0.1', port }];
+  return openRegistry(
+    {
+      zookeeper: { servers, chroot, sessionTimeoutMs, pathEncoding },
+      pathTemplate: '/services/{service}',
+    },
+    { log, ...(options.resumeFile === undefined ? {} : { resumeFile: options.resumeFile }) },
+  );
+}
+
+/** The nodes as they really are, seen and changed past the registry. */
+export interface Nodes {
+  /** Names in order of their sequence numbers; none for a path that does not exist. */
+  children(path: string): Promise<string[]>;
+  /** The data of every child, in the same order. */
+  records(path: string): Promise<string[]>;
+  /** Makes a node that belongs to nobody, and its parents. */
+  create(path: string, data?: string): Promise<void>;
+  write(path: string, data: string): Promise<void>;
+  /** Deletes a node and everything below it. */
+  remove(path: string): Promise<void>;
+}
+
+/** By a connection of its own for every look, so that it outlives restarts of the server. */
+export function nodesOf(port: number, chroot = ''): Nodes {
+  async function ask<T>(task: (client: WireClient) => Promise<T>): Promise<T> {
+    const client = await connectWire(port, { timeoutMs: 2000 });
+    try {
+      return await task(client);
+    } finally {
+      // Without the end of the session the server would remember every look for a while.
+      await zk.closeSession(client).catch(() => {});
+      client.destroy();
+    }
+  }
+  const list = async (client: WireClient, path: string): Promise<string[]> => {
+    const { children = [] } = await zk.getChildren(client, path);
+    return children.map(String).toSorted((a, b) => sequenceOf(a) - sequenceOf(b) || (a < b ? -1 : 1));
+  };
+  const remove = async (client: WireClient, path: string): Promise<void> => {
+    for (const child of await list(client, path)) await remove(client, `${path}/${child}`);
+    await zk.delete(client, path);
+  };
+  return {
+    children: (path) => ask((client) => list(client, chroot + path)),
+    records: (path) =>
+      ask(async (client) => {
+        const records: string[] = [];
+        for (const child of await list(client, chroot + path)) {
+          const node = await zk.getData(client, `${chroot}${path}/${child}`);
+          if (node.code === 0) records.push(node.data ?? '');
+        }
+        return records;
+      }),
+    create: (path, data = '') =>
+      ask(async (client) => {
+        const parts = (chroot + path).split('/').slice(1);
+        for (let depth = 1; depth <= parts.length; depth += 1) {
+          const part = `/${parts.slice(0, depth).join('/')}`;
+          await zk.create(client, { path: part, data: depth === parts.length ? data : '' });
+        }
+      }),
+    write: (path, data) =>
+      ask(async (client) => assert.equal((await zk.setData(client, chroot + path, data)).code, 0)),
+    remove: (path) => ask((client) => remove(client, chroot + path)),
+  };
+}
+
+function sequenceOf(name: string): number {
+  return Number(/_(\d+)$/.exec(name)?.[1] ?? -1);
+}
+
+/** One watch of a path, read as fast as it comes. */
+export interface Follower {
+  /** Everything that was yielded so far. */
+  readonly snapshots: readonly Snapshot[];
+  readonly latest: Snapshot | undefined;
+  /** Waits until exactly these are the instances, named by `name:weight` or `name`. */
+  shows(...expected: string[]): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export function follow(registry: Registry, path: string): Follower {
+  const controller = new AbortController();
+  const snapshots: Snapshot[] = [];
+  const done = (async () => {
+    for await (const snapshot of registry.watch(path, controller.signal)) snapshots.push(snapshot);
+  })();
+  return {
+    snapshots,
+    get latest() {
+      return snapshots.at(-1);
+    },
+    async shows(...expected) {
+      await eventually(() => assert.deepEqual(label(snapshots.at(-1)), expected.toSorted()));
+    },
+    stop() {
+      controller.abort();
+      return done;
+    },
+  };
+}
+
+/** What a snapshot holds, short: `name:weight` or `name`. */
+export function label(snapshot: Snapshot | undefined): string[] | undefined {
+  return snapshot?.instances
+    .map(({ name, weight }) => (weight === undefined ? name : `${name}:${weight}`))
+    .toSorted();
+}
+
+/** An instance with this name and weight, and a port of its own. */
+export function instanceOf(name: string, weight?: number, port = 8080): Instance {
+  return { name, host: '10.0.0.1', port, ...(weight === undefined ? {} : { weight }) };
+}
+
+/** For every wait whose length does not matter. */
+export function limit(ms = 20_000): AbortSignal {
+  return AbortSignal.timeout(ms);
+}
+
+/** Fails the file when anything in it made Node warn: leaking listeners, unhandled errors, bad timers. */
+export function noWarnings(): void {
+  const warnings: Error[] = [];
+  const listen = (warning: Error) => void warnings.push(warning);
+  process.on('warning', listen);
+  after(() => {
+    process.off('warning', listen);
+    assert.deepEqual(
+      warnings.filter(({ name }) => name !== 'ExperimentalWarning'),
+      [],
+    );
+  });
+}
