@@ -14,6 +14,8 @@ export const CHECK = { intervalMs: 200, rise: 1, fall: 2 } as const;
 /** A complete host on one machine: its files, its daemons, its instances. Everything is ended by pid. */
 export interface World {
   readonly directory: string;
+  /** The full path of the instances in ZooKeeper. */
+  readonly registryPath: string;
   readonly port: number;
   readonly runtimeSocket: string;
   startInstance(name: string): Promise<number>;
@@ -24,8 +26,9 @@ export interface World {
   removeInstanceFile(name: string): Promise<void>;
   writeServiceFile(options: { balance: string }): Promise<void>;
   startDaemon(name: Daemon): void;
+  isDaemonAlive(name: Daemon): boolean;
   /** Resolves when it is gone. */
-  killDaemon(name: Daemon): Promise<void>;
+  killDaemon(name: Daemon, signal?: NodeJS.Signals): Promise<void>;
   haproxyPid(): Promise<number | undefined>;
   /** The reasons of every reload so far, as the discovery daemon has logged them. */
   reloadReasons(): Promise<string[]>;
@@ -36,6 +39,9 @@ export interface World {
 
 export type Daemon = 'register' | 'discover';
 
+const CHROOT = `/tandem-demo-${process.pid}`;
+
+/** @param zookeeper where it is, as HOST:PORT */
 export async function createWorld(zookeeper: string): Promise<World> {
   const directory = await mkdtemp(path.join(tmpdir(), 'tandem-demo-'));
   await mkdir(path.join(directory, 'services.d'));
@@ -43,7 +49,7 @@ export async function createWorld(zookeeper: string): Promise<World> {
   const world = new DemoWorld(directory, await freePort());
   const host = `# The host file of the demo
 host: { name: demo-host, address: 127.0.0.1, labels: { zone: here } }
-registry: { zookeeper: { servers: ["${zookeeper}"], chroot: /tandem-demo-${process.pid}, session_timeout: 4s } }
+registry: { zookeeper: { servers: ["${zookeeper}"], chroot: ${CHROOT}, session_timeout: 4s } }
 state_dir: state
 haproxy: { config_file: run/haproxy.cfg, runtime_socket: run/haproxy.sock }
 `;
@@ -53,6 +59,7 @@ haproxy: { config_file: run/haproxy.cfg, runtime_socket: run/haproxy.sock }
 
 class DemoWorld implements World {
   readonly directory: string;
+  readonly registryPath = `${CHROOT}/services/web`;
   readonly port: number;
   readonly runtimeSocket: string;
   readonly #masterSocket: string;
@@ -121,8 +128,13 @@ discover:
     );
   }
 
-  killDaemon(name: Daemon): Promise<void> {
-    return endChild(this.#daemons.get(name), 'SIGKILL');
+  isDaemonAlive(name: Daemon): boolean {
+    const child = this.#daemons.get(name);
+    return child !== undefined && isRunning(child);
+  }
+
+  killDaemon(name: Daemon, signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+    return endChild(this.#daemons.get(name), signal);
   }
 
   haproxyPid(): Promise<number | undefined> {
@@ -163,12 +175,16 @@ discover:
   }
 }
 
+function isRunning(child: ChildProcess): boolean {
+  return child.exitCode === null && child.signalCode === null;
+}
+
 async function endChild(
   child: ChildProcess | undefined,
   signal: NodeJS.Signals,
   graceMs?: number,
 ): Promise<void> {
-  if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  if (child === undefined || !isRunning(child)) return;
   const gone = once(child, 'exit');
   child.kill(signal);
   const timer = graceMs === undefined ? undefined : setTimeout(() => child.kill('SIGKILL'), graceMs);
