@@ -31,7 +31,7 @@ const ServerOptions = z
   .string()
   .regex(/^[A-Za-z0-9 _.:/,%+=@-]*$/, 'may hold only words of letters, digits and _.:/,%+=@-')
   .refine(
-    (text) => !/\b(id|weight|disabled|enabled)\b/.test(text),
+    (text) => !text.split(' ').some((word) => ['id', 'weight', 'disabled', 'enabled'].includes(word)),
     'must not set id, weight, enabled or disabled: Tandem does',
   )
   .transform((text) => text.trim().replace(/\s+/g, ' '));
@@ -65,17 +65,28 @@ export interface DiscoveredService {
   readonly config: DiscoverConfig;
 }
 
+/**
+ * A unix socket's path. HAProxy adds up to 12 characters while it binds one, and 107 are the most that the kernel
+ * takes; other characters would mean something in its file or on its command line.
+ */
+function SocketPath(maxLength: number) {
+  return z
+    .string()
+    .min(1)
+    .max(maxLength)
+    .regex(/^[A-Za-z0-9_./~%=-]*$/, 'may hold only letters, digits and _./~%=-');
+}
+const MAX_SOCKET_PATH = 95;
+const MASTER_SUFFIX = '-master';
+
 /** `haproxy` of the host file. Relative paths are relative to that file. */
 export const HaproxySection = z
   .strictObject({
     mode: z.enum(['managed']).default('managed').describe('managed: Tandem runs HAProxy as its child'),
     binary: z.string().min(1).default('haproxy'),
     config_file: z.string().min(1).default('/run/tandem/haproxy.cfg'),
-    runtime_socket: z.string().min(1).max(100).default('/run/tandem/haproxy.sock'),
-    master_socket: z
-      .string()
-      .min(1)
-      .max(100)
+    runtime_socket: SocketPath(MAX_SOCKET_PATH - MASTER_SUFFIX.length).default('/run/tandem/haproxy.sock'),
+    master_socket: SocketPath(MAX_SOCKET_PATH)
       .optional()
       .describe('default: the runtime socket with -master before its ending'),
     on_exit: z
@@ -97,7 +108,8 @@ export const HaproxySection = z
     binary: section.binary,
     configFile: section.config_file,
     runtimeSocket: section.runtime_socket,
-    masterSocket: section.master_socket ?? section.runtime_socket.replace(/(\.[^./]*)?$/, '-master$1'),
+    masterSocket:
+      section.master_socket ?? section.runtime_socket.replace(/(\.[^./]*)?$/, `${MASTER_SUFFIX}$1`),
     onExit: section.on_exit,
     reloadDeadlineMs: section.reload_deadline,
     global: section.global,

@@ -1,6 +1,14 @@
 import path from 'node:path';
 
-import { createLatest, type Latest, type Log, messageOf, type Snapshot } from '@tandem/core';
+import {
+  createBackoff,
+  createLatest,
+  type Latest,
+  type Log,
+  messageOf,
+  sleepOrAborted,
+  type Snapshot,
+} from '@tandem/core';
 import type { Registry } from '@tandem/registry';
 
 import { type Catalog, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
@@ -80,7 +88,11 @@ class DiscoveryDaemon implements Discovery {
       this.#following.delete(name);
       this.#fresh.delete(name);
       // With another path the old instances serve until the new path has spoken: stale beats none.
-      if (next === undefined) this.#catalog = forgetService(this.#catalog, name);
+      if (next === undefined) {
+        this.#catalog = forgetService(this.#catalog, name);
+        this.#complaints.delete(`${name} registry`);
+        this.#complaints.delete(`${name} haproxy`);
+      }
     }
     for (const service of services) {
       if (!this.#following.has(service.service)) this.#follow(service);
@@ -96,6 +108,7 @@ class DiscoveryDaemon implements Discovery {
       for (const { abort: controller } of this.#following.values()) controller.abort();
     };
     signal.addEventListener('abort', abort, { once: true });
+    if (signal.aborted) abort();
     try {
       await this.#boot(signal);
       const { haproxy, stateDir } = this.#options;
@@ -164,17 +177,22 @@ class DiscoveryDaemon implements Discovery {
   }
 
   async #consume(service: DiscoveredService, signal: AbortSignal): Promise<void> {
-    try {
-      for await (const snapshot of createSource(service, this.#options).watch(signal)) {
+    const backoff = createBackoff({ baseMs: 500, maxMs: 30_000 });
+    do {
+      try {
+        for await (const snapshot of createSource(service, this.#options).watch(signal)) {
+          if (signal.aborted) return;
+          this.#record(service, snapshot);
+          backoff.reset();
+        }
+      } catch (error) {
         if (signal.aborted) return;
-        this.#record(service, snapshot);
+        this.#log.error(
+          { service: service.service, err: messageOf(error) },
+          'a source has failed, keeping what it last said and asking it again',
+        );
       }
-    } catch (error) {
-      this.#log.error(
-        { service: service.service, err: messageOf(error) },
-        'a source has failed, keeping what it last said',
-      );
-    }
+    } while (!(await sleepOrAborted(backoff.next(), signal)));
   }
 
   #record({ service, config }: DiscoveredService, snapshot: Snapshot): void {

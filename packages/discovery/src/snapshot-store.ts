@@ -41,6 +41,8 @@ export function createSnapshotStore(file: string, log: Log): SnapshotStore {
     try {
       await writeFileAtomic(file, encode(catalog), { mode: 0o640 });
     } catch (error) {
+      // The same catalog, saved again, is then another try.
+      if (newest === catalog) newest = undefined;
       log.error(
         { file, err: messageOf(error) },
         'cannot save the catalog, a boot without the registry will miss it',

@@ -1,4 +1,5 @@
-import { readFile, rm } from 'node:fs/promises';
+import { mkdir, readFile, rm, stat } from 'node:fs/promises';
+import path from 'node:path';
 
 import {
   createBackoff,
@@ -16,7 +17,14 @@ import { adoptServers, type Membership, type Structure } from './model.ts';
 import { planChanges, type ReloadReason, type Step } from './plan.ts';
 import type { HaproxyProcess } from './process.ts';
 import { renderConfig } from './render.ts';
-import { executeSteps, readIdentity, readRunning, type Running, type RunningIdentity } from './runtime.ts';
+import {
+  type Executed,
+  executeSteps,
+  readIdentity,
+  readRunning,
+  type Running,
+  type RunningIdentity,
+} from './runtime.ts';
 import type { StructureStore } from './structure-store.ts';
 
 /** What HAProxy shall be. */
@@ -42,7 +50,10 @@ interface Chosen extends Desired {
 }
 
 const MIN_RELOAD_INTERVAL_MS = 1_000;
+/** What `haproxy -c` refuses may be good later, when a file it names is there; asking costs nothing. */
 const RETRY_REFUSED_MS = 30_000;
+/** A reload that fails may cost new connections for 2 s (HAProxy reference 3.3): not to be tried often. */
+const RETRY_FAILED_RELOAD_MS = 10 * 60_000;
 const MAX_ROUNDS = 5;
 const POLL_MS = 10;
 
@@ -64,8 +75,11 @@ class FileFirstApplier implements Applier {
   #good: { readonly structure: Structure; readonly mark: string } | undefined;
   /** The mark of a structure that passed `haproxy -c`. */
   #checked: string | undefined;
-  #refused: { mark: string; at: number } | undefined;
-  #written: string | undefined;
+  #refused: { mark: string; until: number } | undefined;
+  /** The file as it was left, and what tells whether somebody has touched it since. */
+  #written: { readonly text: string; readonly stamp: string | undefined } | undefined;
+  /** The file that was there before this daemon wrote one. */
+  #inherited: string | undefined;
   #applied: RunningIdentity | undefined;
   #reloadedAt = -Infinity;
 
@@ -78,6 +92,7 @@ class FileFirstApplier implements Applier {
 
   async apply(desired: Desired, signal: AbortSignal): Promise<void> {
     const startedAt = performance.now();
+    await this.#makeDirectories();
     await this.#recall();
     const chosen = await this.#choose(await this.#complete(desired, signal), signal);
     await this.#write(chosen.text);
@@ -108,8 +123,18 @@ class FileFirstApplier implements Applier {
 
   async #recall(): Promise<void> {
     if (this.#applied !== undefined || this.#good !== undefined) return;
-    const structure = await this.#store.load();
-    if (structure !== undefined) this.#good = { structure, mark: renderConfig(structure, new Map()).mark };
+    this.#inherited ??= await readFile(this.#config.configFile, 'utf8').catch(() => undefined);
+    const stored = await this.#store.load();
+    if (stored === undefined) return;
+    const structure = { ...stored, runtimeSocket: this.#config.runtimeSocket };
+    this.#good = { structure, mark: renderConfig(structure, new Map()).mark };
+  }
+
+  /** They may be on a file system that does not outlive everything that this daemon does. */
+  async #makeDirectories(): Promise<void> {
+    const { configFile, runtimeSocket, masterSocket } = this.#config;
+    const directories = new Set([configFile, runtimeSocket, masterSocket].map((file) => path.dirname(file)));
+    for (const directory of directories) await mkdir(directory, { recursive: true, mode: 0o750 });
   }
 
   /**
@@ -132,27 +157,34 @@ class FileFirstApplier implements Applier {
   async #choose(desired: Desired, signal: AbortSignal): Promise<Chosen> {
     const wanted = { ...desired, ...renderConfig(desired.structure, desired.membership) };
     if (wanted.mark === this.#checked) return wanted;
-    const isRefused =
-      this.#refused?.mark === wanted.mark && performance.now() - this.#refused.at < RETRY_REFUSED_MS;
-    if (!isRefused) {
+    if (!(await this.#isRefused(wanted.mark, signal))) {
       const complaint = await this.#check(wanted.text, signal);
       if (complaint === undefined) {
         this.#checked = wanted.mark;
         return wanted;
       }
-      this.#refuse(wanted.mark);
-      const remedy =
-        this.#good === undefined ? 'nothing to fall back on' : 'going on with the last good structure';
-      this.#log.error({ complaint, remedy }, 'HAProxy refuses the configuration');
-      if (this.#good === undefined) {
+      this.#refuse(wanted.mark, RETRY_REFUSED_MS);
+      if (this.#good === undefined)
         throw new TandemError('HAPROXY_REJECTED', `HAProxy refuses the configuration: ${complaint}`);
-      }
+      const remedy = 'going on with the last good structure';
+      this.#log.error({ complaint, remedy }, 'HAProxy refuses the configuration');
     }
     if (this.#good === undefined)
       throw new TandemError('HAPROXY_REJECTED', 'HAProxy has refused the configuration');
     const { membership } = desired;
     const { structure } = this.#good;
     return { structure, membership, ...renderConfig(structure, membership) };
+  }
+
+  /** A worker that came too late to be waited for proves that its structure is good after all. */
+  async #isRefused(mark: string, signal: AbortSignal): Promise<boolean> {
+    if (this.#refused?.mark !== mark || performance.now() > this.#refused.until) return false;
+    try {
+      return (await readIdentity(this.#config.runtimeSocket, signal)).mark !== mark;
+    } catch {
+      signal.throwIfAborted();
+      return true;
+    }
   }
 
   async #check(text: string, signal: AbortSignal): Promise<string | undefined> {
@@ -165,17 +197,25 @@ class FileFirstApplier implements Applier {
     }
   }
 
-  #refuse(mark: string): void {
-    this.#refused = { mark, at: performance.now() };
+  #refuse(mark: string, forMs: number): void {
+    this.#refused = { mark, until: performance.now() + forMs };
     if (this.#checked === mark) this.#checked = undefined;
   }
 
   /** The file first, the runtime second: whatever happens in between, a HAProxy that restarts comes up right. */
   async #write(text: string): Promise<void> {
-    this.#written ??= await readFile(this.#config.configFile, 'utf8').catch(() => undefined);
-    if (this.#written === text) return;
-    await writeFileAtomic(this.#config.configFile, text, { mode: 0o640 });
-    this.#written = text;
+    const { configFile } = this.#config;
+    const stamp = await stampOf(configFile);
+    if (stamp !== undefined && stamp === this.#written?.stamp && text === this.#written.text) return;
+    await writeFileAtomic(configFile, text, { mode: 0o640 });
+    this.#written = { text, stamp: await stampOf(configFile) };
+  }
+
+  /** What was tried has not worked: a HAProxy that restarts now has to come up with what ran before. */
+  async #putBack({ membership }: Desired): Promise<void> {
+    const text =
+      this.#good === undefined ? this.#inherited : renderConfig(this.#good.structure, membership).text;
+    if (text !== undefined) await this.#write(text);
   }
 
   async #ensureRunning(chosen: Chosen, signal: AbortSignal): Promise<void> {
@@ -186,13 +226,21 @@ class FileFirstApplier implements Applier {
     } catch (error) {
       signal.throwIfAborted();
       if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
-      // The file may have gone with the directory that it stood in.
-      this.#written = undefined;
-      await this.#write(chosen.text);
     }
     const startedAt = performance.now();
     if ((await this.#process.ensure(signal)) === 'found') return;
-    await this.#await((identity) => identity.mark === chosen.mark, signal);
+    try {
+      await this.#await((identity) => identity.mark === chosen.mark, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (this.#good !== undefined && this.#good.mark !== chosen.mark) {
+        this.#refuse(chosen.mark, RETRY_REFUSED_MS);
+        await this.#putBack(chosen);
+      }
+      throw new TandemError('HAPROXY_UNREACHABLE', `HAProxy does not start: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
     this.#log.info({ ms: Math.round(performance.now() - startedAt) }, 'HAProxy serves');
   }
 
@@ -210,8 +258,8 @@ class FileFirstApplier implements Applier {
         this.#applied = running;
         return taken;
       }
-      const executed = await executeSteps(this.#config.runtimeSocket, plan.steps, running, signal);
-      taken.push(...plan.steps);
+      const executed = await this.#execute(plan.steps, running, signal);
+      if (executed.kind === 'done') taken.push(...plan.steps);
       if (executed.kind !== 'refused') continue;
       refusals += 1;
       this.#log.warn({ replies: executed.replies }, 'HAProxy refused a part of an update');
@@ -220,6 +268,17 @@ class FileFirstApplier implements Applier {
       }
     }
     throw new TandemError('HAPROXY_UNREACHABLE', `HAProxy is not as desired after ${MAX_ROUNDS} rounds`);
+  }
+
+  /** A worker that is on its way out has lost its place to another, which has not got these steps. */
+  async #execute(steps: readonly Step[], running: Running, signal: AbortSignal): Promise<Executed> {
+    try {
+      return await executeSteps(this.#config.runtimeSocket, steps, running, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
+      return { kind: 'other-worker' };
+    }
   }
 
   /** A worker may just be taking over from another. */
@@ -252,7 +311,8 @@ class FileFirstApplier implements Applier {
       );
     } catch (error) {
       signal.throwIfAborted();
-      this.#refuse(chosen.mark);
+      this.#refuse(chosen.mark, RETRY_FAILED_RELOAD_MS);
+      await this.#putBack(chosen);
       throw new TandemError(
         'HAPROXY_RELOAD_FAILED',
         `HAProxy has not loaded the new configuration: ${messageOf(error)}`,
@@ -275,6 +335,7 @@ class FileFirstApplier implements Applier {
       } catch (error) {
         if (signal.aborted) throw error;
       }
+      if (!this.#process.isRunning()) throw new TandemError('HAPROXY_UNREACHABLE', 'it has ended');
       if (performance.now() > giveUpAt) {
         throw new TandemError(
           'DEADLINE_EXCEEDED',
@@ -283,6 +344,16 @@ class FileFirstApplier implements Applier {
       }
       await sleep(POLL_MS, signal);
     }
+  }
+}
+
+/** Changes whenever a file is replaced or written to; undefined when there is none. */
+async function stampOf(file: string): Promise<string | undefined> {
+  try {
+    const { ino, size, mtimeMs } = await stat(file);
+    return `${ino} ${size} ${mtimeMs}`;
+  } catch {
+    return undefined;
   }
 }
 

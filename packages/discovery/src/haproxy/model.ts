@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { isIP } from 'node:net';
+import { isIP, SocketAddress } from 'node:net';
 
 import type { Instance, Rejection } from '@tandem/core';
 
@@ -72,8 +72,8 @@ export function buildMembership(catalog: Catalog): {
 }
 
 /** Which structure a running HAProxy has loaded: this text stands in its `description`. */
-export function structureMark(renderedWithoutServers: string): string {
-  return `tandem ${createHash('sha256').update(renderedWithoutServers).digest('hex').slice(0, 16)}`;
+export function structureMark(renderedSample: string): string {
+  return `tandem ${createHash('sha256').update(renderedSample).digest('hex').slice(0, 16)}`;
 }
 
 /** What HAProxy reports of a server, as far as it can be taken over. */
@@ -112,23 +112,18 @@ const MAX_WEIGHT = 256;
 const SERVER_NAME = /^[A-Za-z0-9_.:-]{1,128}$/;
 
 function toServers(instances: readonly Instance[]): { servers: Server[]; rejections: Rejection[] } {
-  const byName = new Map<ServerName, Instance>();
+  const byName = new Map<ServerName, Omit<Server, 'id'>>();
   const rejections: Rejection[] = [];
   for (const instance of instances) {
-    const name = serverName(instance);
-    if (typeof name === 'string') byName.set(name, instance);
-    else rejections.push({ place: instance.name.slice(0, 128), reason: name.reason });
+    const endpoint = toEndpoint(instance);
+    if ('reason' in endpoint)
+      rejections.push({ place: instance.name.slice(0, 128), reason: endpoint.reason });
+    else if (!byName.has(endpoint.name)) byName.set(endpoint.name, endpoint);
   }
   const taken = new Set<number>();
-  const servers = [...byName]
-    .toSorted(([a], [b]) => (a < b ? -1 : 1))
-    .map(([name, { host, port, weight = 1 }]) => ({
-      name,
-      id: freeId(name, taken),
-      address: host,
-      port,
-      weight: Math.min(weight, MAX_WEIGHT),
-    }));
+  const servers = [...byName.values()]
+    .toSorted((a, b) => (a.name < b.name ? -1 : 1))
+    .map((endpoint) => ({ ...endpoint, id: freeId(endpoint.name, taken) }));
   return { servers, rejections };
 }
 
@@ -137,12 +132,32 @@ function toServers(instances: readonly Instance[]): { servers: Server[]; rejecti
  * literal would be looked up or expanded by HAProxy, a name with other characters could become another line of its
  * file or another command (HAProxy reference 6.1 and 6.2). Such an instance is set aside.
  */
-function serverName({ name, host, port }: Instance): ServerName | { readonly reason: string } {
-  if (isIP(host) === 0 || host.includes('%')) return { reason: 'the host is not an IPv4 or IPv6 address' };
-  const text = name === '' ? `${host}:${port}` : `${name}_${host}:${port}`;
+function toEndpoint({
+  name,
+  host,
+  port,
+  weight = 1,
+}: Instance): Omit<Server, 'id'> | { readonly reason: string } {
+  const address = canonicalAddress(host);
+  if (address === undefined) return { reason: 'the host is not an IPv4 or IPv6 address' };
+  if (address === '0.0.0.0' || address === '::')
+    return { reason: 'the host is the unspecified address: HAProxy would go wherever its client wanted to' };
+  const text = name === '' ? `${address}:${port}` : `${name}_${address}:${port}`;
   if (!SERVER_NAME.test(text))
     return { reason: 'the name holds characters other than letters, digits and _.:-, or is too long' };
-  return text as ServerName;
+  return { name: text as ServerName, address, port, weight: Math.max(0, Math.min(weight, MAX_WEIGHT)) };
+}
+
+/** An address as HAProxy reports it, however it was announced: `2001:DB8:0::1` is `2001:db8::1`. */
+export function canonicalAddress(host: string): string | undefined {
+  switch (isIP(host)) {
+    case 4:
+      return host;
+    case 6:
+      return host.includes('%') ? undefined : new SocketAddress({ address: host, family: 'ipv6' }).address;
+    default:
+      return undefined;
+  }
 }
 
 /** FNV-1a folded to 31 bits (HAProxy takes 1 to 2^31-1), with linear probing. */
@@ -172,6 +187,11 @@ export function serverArguments(
   return serverOptions === '' ? fixed : `${fixed} ${serverOptions}`;
 }
 
-export function isChecked(serverOptions: string): boolean {
-  return serverOptions.split(' ').includes('check');
+/** What has to be switched on for a new server, because HAProxy does so only for those in its file. */
+export function checksOf(serverOptions: string): ('health' | 'agent')[] {
+  const words = serverOptions.split(' ');
+  return [
+    ...(words.includes('check') ? ['health' as const] : []),
+    ...(words.includes('agent-check') ? ['agent' as const] : []),
+  ];
 }

@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
 import { readFile, stat, truncate } from 'node:fs/promises';
 import path from 'node:path';
 
-import { type Log, messageOf, sleep, systemErrorCode, TandemError } from '@tandem/core';
+import { createBackoff, type Log, messageOf, sleep, systemErrorCode, TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config.ts';
 import { askMaster, readMasterPid } from './runtime.ts';
@@ -13,7 +13,10 @@ import { askMaster, readMasterPid } from './runtime.ts';
 export interface HaproxyProcess {
   /** Undefined when HAProxy would take the file, else what it says against it. Throws `HAPROXY_MISSING`. */
   check(file: string, signal: AbortSignal): Promise<string | undefined>;
-  /** Makes sure that a master runs: finds the one that does, or starts one. Resolves when its sockets may be asked. */
+  /**
+   * Makes sure that a master runs and can be asked: finds the one that does, or starts one. One that can no longer be
+   * asked, because its sockets were removed, is replaced: it finishes its requests and ends.
+   */
   ensure(signal: AbortSignal): Promise<'found' | 'started'>;
   /** False once the master that was found or started is gone. */
   isRunning(): boolean;
@@ -32,6 +35,8 @@ const UNKNOWN_SILENCE_MS = 300;
 const LIVING_SILENCE_MS = 10_000;
 const RELOAD_PATIENCE_MS = 5_000;
 const MAX_LOG_BYTES = 4 * 1024 * 1024;
+/** One that lived shorter than this is started again ever more slowly. */
+const HEALTHY_LIFE_MS = 10_000;
 
 /** @param onExit called when a HAProxy that this process has started is gone */
 export function createHaproxyProcess(
@@ -46,7 +51,9 @@ class ManagedProcess implements HaproxyProcess {
   readonly #log: Log;
   readonly #onExit: () => void;
   readonly #logFile: string;
-  #pid: number | undefined;
+  readonly #restarts = createBackoff({ baseMs: 200, maxMs: 10_000 });
+  #master: Master | undefined;
+  #startedAt: number | undefined;
   #isStopping = false;
 
   constructor(config: HaproxyConfig, deps: { log: Log; onExit: () => void }) {
@@ -71,19 +78,26 @@ class ManagedProcess implements HaproxyProcess {
     signal.throwIfAborted();
     // Exactly 0: an empty file gives 2 and would take every listener away (HAProxy reference 3.3).
     if (result.exitCode === 0) return undefined;
-    if (result.exitCode === undefined && !result.timedOut)
-      throw missing(this.#config.binary, result.cause ?? result);
-    return result.timedOut ? 'haproxy -c did not end in time' : alerts(result.all);
+    if (result.timedOut) return 'haproxy -c did not end in time';
+    if (result.signal !== undefined) return `haproxy -c was ended by ${result.signal}`;
+    if (result.exitCode === undefined) throw missing(this.#config.binary, result.cause ?? result);
+    return alerts(result.all);
   }
 
   async ensure(signal: AbortSignal): Promise<'found' | 'started'> {
     if (await this.#findMaster(signal)) return 'found';
+    const unreachable = this.#master;
+    await this.#pace(signal);
     await this.#start();
+    if (unreachable !== undefined && isAlive(unreachable)) {
+      this.#log.warn({ pid: unreachable.pid }, 'replaced a HAProxy that could not be asked any more');
+      sendSignal(unreachable, 'SIGUSR1');
+    }
     return 'started';
   }
 
   isRunning(): boolean {
-    return this.#pid !== undefined && isAlive(this.#pid);
+    return this.#master !== undefined && isAlive(this.#master);
   }
 
   async requestReload(signal: AbortSignal): Promise<void> {
@@ -93,7 +107,7 @@ class ManagedProcess implements HaproxyProcess {
         await askMaster(this.#config.masterSocket, 'reload', signal);
         return;
       } catch (error) {
-        if (signal.aborted || performance.now() > giveUpAt) throw error;
+        if (signal.aborted || !this.isRunning() || performance.now() > giveUpAt) throw error;
         // The master is re-executing: a signal in this window would be lost, the socket at least refuses.
         await sleep(50, signal);
       }
@@ -101,38 +115,50 @@ class ManagedProcess implements HaproxyProcess {
   }
 
   async stop(graceMs: number): Promise<void> {
-    const pid = this.#pid;
-    if (pid === undefined || !isAlive(pid)) return;
     this.#isStopping = true;
-    process.kill(pid, 'SIGUSR1');
+    // A daemon that ends before its first apply has not looked for one yet.
+    this.#master ??= await readMasterPid(this.#config.masterSocket).then(identify, () => undefined);
+    const master = this.#master;
+    if (master === undefined) return;
+    sendSignal(master, 'SIGUSR1');
     const killAt = performance.now() + graceMs;
-    while (isAlive(pid)) {
+    while (isAlive(master)) {
       if (performance.now() > killAt) {
-        process.kill(pid, 'SIGTERM');
+        sendSignal(master, 'SIGTERM');
         return;
       }
       await sleep(20);
     }
   }
 
-  /** Whether a master answers; one that refuses for longer than a reload can take is dead. */
+  /**
+   * Whether a master answers; one that refuses for longer than a reload can take is dead. A socket that was removed
+   * stays away, whatever its owner does.
+   */
   async #findMaster(signal: AbortSignal): Promise<boolean> {
     const startedAt = performance.now();
     for (;;) {
       try {
         const pid = await readMasterPid(this.#config.masterSocket, signal);
-        if (this.#pid !== pid) this.#log.info({ pid }, 'found a running HAProxy');
-        this.#pid = pid;
-        return true;
-      } catch (error) {
+        if (this.#master?.pid !== pid) this.#log.info({ pid }, 'found a running HAProxy');
+        this.#master = identify(pid);
+        if (existsSync(this.#config.runtimeSocket)) return true;
+      } catch {
         signal.throwIfAborted();
-        if (this.#pid === undefined && systemErrorCode(error) === 'ENOENT') return false;
+        if (!existsSync(this.#config.masterSocket) && this.#master === undefined) return false;
       }
-      if (this.#pid !== undefined && !isAlive(this.#pid)) return false;
-      const patienceMs = this.#pid === undefined ? UNKNOWN_SILENCE_MS : LIVING_SILENCE_MS;
+      if (this.#master !== undefined && !isAlive(this.#master)) return false;
+      const isWhole = existsSync(this.#config.masterSocket) && existsSync(this.#config.runtimeSocket);
+      const patienceMs = this.#master !== undefined && isWhole ? LIVING_SILENCE_MS : UNKNOWN_SILENCE_MS;
       if (performance.now() - startedAt > patienceMs) return false;
       await sleep(20, signal);
     }
+  }
+
+  async #pace(signal: AbortSignal): Promise<void> {
+    if (this.#startedAt === undefined) return;
+    if (performance.now() - this.#startedAt > HEALTHY_LIFE_MS) this.#restarts.reset();
+    else await sleep(this.#restarts.next(), signal);
   }
 
   async #start(): Promise<void> {
@@ -152,7 +178,8 @@ class ManagedProcess implements HaproxyProcess {
         throw missing(binary, error);
       }
       child.unref();
-      this.#pid = child.pid;
+      this.#startedAt = performance.now();
+      this.#master = child.pid === undefined ? undefined : identify(child.pid);
       this.#log.info({ pid: child.pid, configFile, output: this.#logFile }, 'started HAProxy');
       child.once('exit', (exitCode, signal) => void this.#afterExit(child, { exitCode, signal }));
     } finally {
@@ -164,7 +191,8 @@ class ManagedProcess implements HaproxyProcess {
     { pid }: ChildProcess,
     facts: { exitCode: number | null; signal: string | null },
   ): Promise<void> {
-    if (this.#isStopping) return;
+    // One that was replaced has ended because it was told to.
+    if (this.#isStopping || pid !== this.#master?.pid) return;
     const lastWords = (await readFile(this.#logFile, 'utf8').catch(() => '')).slice(-2_000);
     this.#log.error({ pid, ...facts, lastWords: alerts(lastWords) }, 'HAProxy has ended');
     this.#onExit();
@@ -199,18 +227,37 @@ function alerts(output: string): string {
   return (lines.length === 0 ? output : lines.join('\n')).trim();
 }
 
-/** A zombie that nobody has reaped yet is dead, though it still takes signals. */
-function isAlive(pid: number): boolean {
+/** A process, and what tells it from a later one with the same pid. */
+interface Master {
+  readonly pid: number;
+  readonly bornAt: string | undefined;
+}
+
+function identify(pid: number): Master {
+  return { pid, bornAt: birthOf(pid) };
+}
+
+function isAlive({ pid, bornAt }: Master): boolean {
+  return bornAt !== undefined && birthOf(pid) === bornAt;
+}
+
+/** The kernel's start time of a process. A zombie that nobody has reaped yet is dead, though it still takes signals. */
+function birthOf(pid: number): string | undefined {
   try {
-    process.kill(pid, 0);
-  } catch (error) {
-    return systemErrorCode(error) === 'EPERM';
-  }
-  try {
-    // proc(5): the state follows the command in its last parenthesis.
+    // proc(5): the state is the first field after the command in its last parenthesis, the start time the 20th.
     const status = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return !/^[ZX]/.test(status.slice(status.lastIndexOf(')') + 2));
+    const fields = status.slice(status.lastIndexOf(')') + 2).split(' ');
+    return /^[ZX]/.test(fields[0] ?? '') ? undefined : fields[19];
   } catch {
-    return true;
+    return undefined;
+  }
+}
+
+function sendSignal(master: Master, name: NodeJS.Signals): void {
+  try {
+    if (isAlive(master)) process.kill(master.pid, name);
+  } catch (error) {
+    // It has gone by itself in between.
+    if (systemErrorCode(error) !== 'ESRCH') throw error;
   }
 }

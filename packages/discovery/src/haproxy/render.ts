@@ -2,7 +2,15 @@ import { readFileSync } from 'node:fs';
 
 import Handlebars from 'handlebars';
 
-import { type Membership, serverAddress, serverArguments, type Structure, structureMark } from './model.ts';
+import {
+  type Membership,
+  type Server,
+  serverAddress,
+  serverArguments,
+  type ServerName,
+  type Structure,
+  structureMark,
+} from './model.ts';
 
 /** A haproxy.cfg and the mark of the structure in it. */
 export interface Rendered {
@@ -19,9 +27,22 @@ const marks = new WeakMap<Structure, string>();
 
 /** The text for a structure and its servers. Deterministic: equal input gives equal bytes. */
 export function renderConfig(structure: Structure, membership: Membership): Rendered {
-  const mark = marks.get(structure) ?? structureMark(template(view(structure, new Map(), '')));
+  const mark = marks.get(structure) ?? structureMark(template(view(structure, samples(structure), '')));
   marks.set(structure, mark);
   return { text: template(view(structure, membership, mark)), mark };
+}
+
+const SAMPLE: Server = {
+  name: 'sample' as ServerName,
+  id: 1,
+  address: '127.0.0.1',
+  port: 1,
+  weight: 1,
+};
+
+/** The same server in every backend: how servers are written is structure, which of them there are is not. */
+function samples(structure: Structure): Membership {
+  return new Map(structure.proxies.map(({ name }) => [name, [SAMPLE]]));
 }
 
 function view(structure: Structure, membership: Membership, description: string): object {

@@ -2,7 +2,7 @@ import net from 'node:net';
 
 import { messageOf, TandemError, withDeadline } from '@tandem/core';
 
-import { isChecked, type ReportedServer, serverAddress, serverArguments } from './model.ts';
+import { canonicalAddress, checksOf, type ReportedServer, serverAddress, serverArguments } from './model.ts';
 import type { Step } from './plan.ts';
 
 /** What a running HAProxy says of itself. */
@@ -43,14 +43,34 @@ export type Executed =
   | { readonly kind: 'refused'; readonly replies: readonly string[] };
 
 /**
- * Sends all steps over one connection. A connection stays with the worker that accepted it, also after a reload, and
- * changes made there would be lost; so it is short, and its first answer says which worker it was.
+ * Executes the steps; none is drained unless everything before was taken, lest a backend runs empty.
+ * Rejects with `HAPROXY_UNREACHABLE`.
  */
 export async function executeSteps(
   socket: string,
   steps: readonly Step[],
   expected: RunningIdentity,
   signal?: AbortSignal,
+): Promise<Executed> {
+  const gains = steps.filter((step) => step.kind !== 'drain');
+  const drains = steps.filter((step) => step.kind === 'drain');
+  const batches = [gains, drains].filter((batch) => batch.length > 0);
+  let executed: Executed = { kind: 'done' };
+  for (const batch of batches) {
+    if (executed.kind === 'done') executed = await executeBatch(socket, batch, expected, signal);
+  }
+  return executed;
+}
+
+/**
+ * Sends steps over one connection. A connection stays with the worker that accepted it, also after a reload, and
+ * changes made there would be lost; so it is short, and its first answer says which worker it was.
+ */
+async function executeBatch(
+  socket: string,
+  steps: readonly Step[],
+  expected: RunningIdentity,
+  signal: AbortSignal | undefined,
 ): Promise<Executed> {
   const commands = steps.flatMap(commandsOf);
   const [info = '', ...replies] = await converse(
@@ -83,7 +103,7 @@ function commandsOf(step: Step): Command[] {
         expected: ADDED,
       };
       // A new server starts in maintenance, and its checks start only when told to.
-      const checks = isChecked(serverOptions) ? [silent(`enable health ${id}`)] : [];
+      const checks = checksOf(serverOptions).map((kind) => silent(`enable ${kind} ${id}`));
       return [add, ...checks, silent(`set server ${id} state ready`)];
     }
     case 'ready':
@@ -181,7 +201,7 @@ function parseServers(text: string): Map<string, Map<string, ReportedServer>> {
     const server: ReportedServer = {
       name,
       id: Number(id),
-      address,
+      address: canonicalAddress(address) ?? address,
       port: Number(fields[18]),
       weight: Number(fields[7]),
       inRotation: (Number(fields[6]) & OUT_OF_ROTATION) === 0,

@@ -1,0 +1,20 @@
+/**
+ * The inner parts of discovery, for the project's own tests and for nobody else: production code imports the package
+ * itself. Nothing here is promised to stay.
+ */
+export { type CatalogEntry, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
+export { type Applier, createApplier, type Desired, keepApplied } from './haproxy/apply.ts';
+export {
+  adoptServers,
+  type Membership,
+  type ReportedServer,
+  type Server,
+  serverAddress,
+  serverArguments,
+  type Structure,
+} from './haproxy/model.ts';
+export { planChanges, type Step } from './haproxy/plan.ts';
+export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
+export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
+export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
+export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
