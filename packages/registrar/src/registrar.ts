@@ -26,8 +26,10 @@ export interface Registrar {
   /**
    * What shall be registered from now on, as a whole. Only what differs from before is touched.
    * A service whose path or port has changed is announced at the new place before it leaves the old one.
+   * `isComplete: false` says that a part could not be read: what an earlier life announced then stays until a whole
+   * update comes, since it may belong to just that part.
    */
-  update(services: readonly ServiceRegistration[]): void;
+  update(services: readonly ServiceRegistration[], options?: { isComplete?: boolean }): void;
   /** Ends all probing and withdraws everything. Resolves when the registry has confirmed or the signal is aborted. */
   withdrawAll(signal: AbortSignal): Promise<void>;
   /** Ends all probing and leaves the registry as it is, for a successor to take over. */
@@ -60,7 +62,7 @@ type ClaimState =
   | { readonly kind: 'outgoing' }
   | { readonly kind: 'leaving'; readonly wait: AbortController };
 
-/** Starts with no services; the first `update` also withdraws what an earlier life announced and nobody wants now. */
+/** Starts with no services; the first whole `update` also withdraws what an earlier life announced and nobody wants now. */
 export function createRegistrar(deps: RegistrarDeps): Registrar {
   return new HostRegistrar(deps);
 }
@@ -77,7 +79,7 @@ class HostRegistrar implements Registrar {
     this.#deps = deps;
   }
 
-  update(services: readonly ServiceRegistration[]): void {
+  update(services: readonly ServiceRegistration[], options: { isComplete?: boolean } = {}): void {
     if (this.#life === 'closing') return;
     const wanted = this.#byPlace(services);
     const names = new Set([...wanted.values()].map(({ service }) => service));
@@ -88,8 +90,9 @@ class HostRegistrar implements Registrar {
       else this.#leave(key, claim);
     }
     for (const [key, claim] of this.#claims) if (claim.service.isAnnounced) this.#succeed(key);
-    if (this.#life === 'new') this.#deps.registry.withdrawUnclaimed();
+    if (this.#life === 'running' || options.isComplete === false) return;
     this.#life = 'running';
+    this.#deps.registry.withdrawUnclaimed();
   }
 
   async withdrawAll(signal: AbortSignal): Promise<void> {

@@ -28,6 +28,16 @@ test('the first update also withdraws what an earlier life left and nobody wants
   assert.equal(registry.history.lastIndexOf('withdraw unclaimed'), at);
 });
 
+test('while a service file cannot be read, what an earlier life announced stays: it may be in that file', (t) => {
+  const { registrar, registry } = start(t);
+  registrar.update([registration('web', { port: 80 })], { isComplete: false });
+  registrar.update([registration('web', { port: 80 })], { isComplete: false });
+  assert.ok(!registry.history.includes('withdraw unclaimed'));
+  registrar.update([registration('web', { port: 80 })]);
+  registrar.update([registration('web', { port: 80 })]);
+  assert.equal(registry.history.filter((note) => note === 'withdraw unclaimed').length, 1);
+});
+
 test('services that did not change are not touched', async (t) => {
   const check = createScriptedCheck('pass');
   const { registrar, registry, news } = start(t, { 80: check });

@@ -14,7 +14,9 @@ export function runRegistrar(configFile: string): Promise<void> {
     const resumeFile = path.join(settings.stateDir, 'registrar-session.json');
     const registry = await openRegistry(settings.registry, { log, resumeFile });
     const registrar = createRegistrar({ host: settings.host, registry, log });
-    await followServices((services) => registrar.update(services.registrations));
+    await followServices(({ registrations, problems }) =>
+      registrar.update(registrations, { isComplete: problems.length === 0 }),
+    );
     await aborted(signal);
     if (ending() === 'stop') {
       try {
