@@ -3,7 +3,7 @@ import { after, before } from 'node:test';
 import { type EmbeddedZooKeeper, startEmbeddedZooKeeper } from '@tandem/embedded-zookeeper';
 
 import { registryConformance } from '../conformance/registry.ts';
-import { nodesOf, noWarnings, openTestRegistry } from '../support/registries.ts';
+import { nodesOf, noSurprises, openTestRegistry } from '../support/registries.ts';
 
 let server: EmbeddedZooKeeper;
 let count = 0;
@@ -12,7 +12,7 @@ before(async () => {
   server = await startEmbeddedZooKeeper();
 });
 after(() => server.close());
-noWarnings();
+noSurprises();
 
 registryConformance('ZooKeeper registry on the embedded server', () => {
   count += 1;

@@ -2,7 +2,7 @@ import { after, before } from 'node:test';
 
 import { registryConformance } from '../conformance/registry.ts';
 import { type RealZooKeeper, startRealZooKeeper } from '../support/real-zookeeper.ts';
-import { nodesOf, noWarnings, openTestRegistry } from '../support/registries.ts';
+import { nodesOf, noSurprises, openTestRegistry } from '../support/registries.ts';
 
 let server: RealZooKeeper;
 let count = 0;
@@ -11,7 +11,7 @@ before(async () => {
   server = await startRealZooKeeper();
 });
 after(() => server.stop());
-noWarnings();
+noSurprises();
 
 registryConformance('ZooKeeper registry on a real server', () => {
   count += 1;

@@ -21,10 +21,10 @@ export interface FaultProxy {
   /** Cuts the connection on which these many more bytes have gone to the client, once. */
   cutAfter(bytes: number): void;
   /**
-   * Keeps what the clients of the present connections send from the server, whatever becomes of the clients, until it
-   * is released: bytes of a connection long dead that arrive late. What the server sends goes through.
+   * Keeps what the clients of the present connections send from the server until it is released, also when these
+   * clients have been dropped: bytes of a dead connection that arrive late. What the server sends goes through.
    */
-  holdRequests(): { release(): void };
+  holdRequests(): { bytes(): number; dropClients(): void; release(): void };
   /** Ends every connection, by a FIN or by a reset. */
   kill(): void;
   reset(): void;
@@ -54,6 +54,7 @@ class Proxy implements FaultProxy {
   readonly #listener = createServer((client) => this.#accept(client));
   #mode: Mode = 'pass';
   #cutAfter = Infinity;
+  port = 0;
   accepted = 0;
   bytesToServer = 0;
   bytesToClient = 0;
@@ -65,10 +66,7 @@ class Proxy implements FaultProxy {
   async listen(): Promise<void> {
     this.#listener.listen(0, '127.0.0.1');
     await once(this.#listener, 'listening');
-  }
-
-  get port(): number {
-    return (this.#listener.address() as AddressInfo).port;
+    this.port = (this.#listener.address() as AddressInfo).port;
   }
 
   get open(): number {
@@ -107,10 +105,14 @@ class Proxy implements FaultProxy {
     this.#cutAfter = bytes;
   }
 
-  holdRequests(): { release(): void } {
+  holdRequests(): { bytes(): number; dropClients(): void; release(): void } {
     const held = [...this.#pairs];
     for (const pair of held) pair.held ??= [];
     return {
+      bytes: () => held.flatMap((pair) => pair.held ?? []).reduce((sum, chunk) => sum + chunk.length, 0),
+      dropClients: () => {
+        for (const pair of held) pair.client.destroy();
+      },
       release: () => {
         for (const pair of held) {
           for (const chunk of pair.held ?? []) pair.server?.write(chunk);

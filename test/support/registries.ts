@@ -16,10 +16,13 @@ export interface OpenOptions {
   readonly log?: Log;
 }
 
-/** A registry on a ZooKeeper server that listens on loopback, by the way that the daemons go. */
-export function openTestRegistry(port: number, options: OpenOptions = {}): Promise<Registry> {
+/** A registry on ZooKeeper servers that listen on loopback, by the way that the daemons go. */
+export function openTestRegistry(
+  ports: number | readonly number[],
+  options: OpenOptions = {},
+): Promise<Registry> {
   const { pathEncoding = false, sessionTimeoutMs = 4000, chroot = '', log = silentLog } = options;
-  const servers = [{ host: '127.0.0.1', port }];
+  const servers = [ports].flat().map((port) => ({ host: '127.0.0.1', port }));
   return openRegistry(
     {
       zookeeper: { servers, chroot, sessionTimeoutMs, pathEncoding },
@@ -27,6 +30,22 @@ export function openTestRegistry(port: number, options: OpenOptions = {}): Promi
     },
     { log, ...(options.resumeFile === undefined ? {} : { resumeFile: options.resumeFile }) },
   );
+}
+
+export interface Line {
+  readonly message: string;
+  readonly facts: Readonly<Record<string, unknown>>;
+  /** By the monotonic clock, in milliseconds. */
+  readonly at: number;
+}
+
+/** A log that remembers. */
+export function listen(): { log: Log; lines: Line[]; said: (part: string) => Line[] } {
+  const lines: Line[] = [];
+  const write = (facts: Readonly<Record<string, unknown>>, message: string) =>
+    void lines.push({ message, facts, at: performance.now() });
+  const log: Log = { debug: write, info: write, warn: write, error: write, child: () => log };
+  return { log, lines, said: (part) => lines.filter(({ message }) => message.includes(part)) };
 }
 
 /** The nodes as they really are, seen and changed past the registry. */
@@ -139,16 +158,14 @@ export function limit(ms = 20_000): AbortSignal {
   return AbortSignal.timeout(ms);
 }
 
-/** Fails the file when anything in it made Node warn: leaking listeners, unhandled errors, bad timers. */
-export function noWarnings(): void {
-  const warnings: Error[] = [];
-  const listen = (warning: Error) => void warnings.push(warning);
-  process.on('warning', listen);
+/** Fails the file when anything in it made Node warn, or ended in an error that nobody took. */
+export function noSurprises(): void {
+  const surprises: unknown[] = [];
+  const note = (surprise: unknown) => void surprises.push(surprise);
+  const events = ['warning', 'unhandledRejection', 'uncaughtException'] as const;
+  for (const event of events) process.on(event, note);
   after(() => {
-    process.off('warning', listen);
-    assert.deepEqual(
-      warnings.filter(({ name }) => name !== 'ExperimentalWarning'),
-      [],
-    );
+    for (const event of events) process.off(event, note);
+    assert.deepEqual(surprises, []);
   });
 }

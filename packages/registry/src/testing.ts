@@ -16,6 +16,7 @@ export {
   OPCODE,
   refusal,
   remove,
+  sync,
 } from './zookeeper/opcodes.ts';
 export { createReconnectDelay } from './zookeeper/reconnect-delay.ts';
 export { readResume, writeResume } from './zookeeper/resume-file.ts';

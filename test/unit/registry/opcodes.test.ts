@@ -13,6 +13,7 @@ import {
   OPCODE,
   refusal,
   remove,
+  sync,
 } from '@tandem/registry/testing';
 import { isTandemError } from '@tandem/core';
 import * as fc from 'fast-check';
@@ -49,6 +50,11 @@ describe('opcodes: what goes over the wire', () => {
   test('a delete asks for any version', () => {
     const reader = new WireReader(remove('/a').body);
     assert.deepEqual([reader.text(), reader.int(), reader.remaining], ['/a', -1, 0]);
+  });
+
+  test('a sync carries its path alone', () => {
+    const reader = new WireReader(sync('/a').body);
+    assert.deepEqual([sync('/a').opcode, reader.text(), reader.remaining], [9, '/a', 0]);
   });
 
   for (const operation of [exists, getData, getChildren]) {

@@ -375,16 +375,10 @@ class LibraryConnection implements Connection {
 
   // --- ending
 
-  /**
-   * By a reset: what was written and not yet sent must not reach the server later, when the session lives on another
-   * connection. The library's timer would otherwise stay armed and kill the next, healthy socket (B28).
-   */
+  /** Always with an error: otherwise the library leaves a timer armed that kills the next, healthy socket (B28). */
   #drop(reason: string): void {
-    const { socket, connectTimeoutHandler } = this.#manager;
-    clearTimeout(connectTimeoutHandler ?? undefined);
     this.#dropReason ??= reason;
-    if (socket?.connecting === true) socket.destroy();
-    else socket?.resetAndDestroy();
+    this.#manager.socket?.destroy(new Error(reason));
   }
 
   #dispose(): void {

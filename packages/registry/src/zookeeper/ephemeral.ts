@@ -10,7 +10,7 @@ import {
 
 import type { Announcer, Place } from '../registry.ts';
 import { ensurePath, findOwnNodes, isAt, type OwnNode } from './nodes.ts';
-import { create, type CreateOutcome, getData, type Operation, remove } from './opcodes.ts';
+import { create, getData, remove } from './opcodes.ts';
 import type { Session } from './session.ts';
 
 export interface EphemeralOptions {
@@ -19,8 +19,6 @@ export interface EphemeralOptions {
   readonly place: Place;
   readonly pathEncoding: boolean;
   readonly log: Log;
-  /** How long to wait before looking for a node whose create was never answered. */
-  readonly lookAgainMs: number;
   /** Resolves when a successor could resume the session: only then may anything hang on it. */
   readonly saved: () => Promise<void>;
   readonly onRelease: () => void;
@@ -54,11 +52,8 @@ class Ephemeral implements Announcer {
   #settled = 0;
   /** The node that is known to stand, with the session that owns it. */
   #node: (OwnNode & { readonly owner: bigint }) | undefined;
-  /** Something of ours may stand that `#node` does not tell: look at the registry itself. */
-  #isInDoubt = false;
   #running = false;
   #retry: NodeJS.Timeout | undefined;
-  #lookAgain: NodeJS.Timeout | undefined;
 
   constructor(options: EphemeralOptions) {
     this.#options = options;
@@ -107,7 +102,6 @@ class Ephemeral implements Announcer {
     this.#abort.abort(new Error('released'));
     this.#unsubscribe();
     clearTimeout(this.#retry);
-    clearTimeout(this.#lookAgain);
     this.#options.session.forgetWatch(this.#onNodeEvent);
     this.#options.onRelease();
   }
@@ -141,7 +135,7 @@ class Ephemeral implements Announcer {
 
   #onFailure(error: unknown): void {
     // The outcome of what was under way is unknown: look before acting again.
-    this.#isInDoubt = true;
+    this.#node = undefined;
     if (this.#abort.signal.aborted || isTandemError(error, 'REGISTRY_CLOSED')) return;
     const retryMs = Math.round(this.#backoff.next());
     const wanted = this.#wanted.said && this.#wanted.instance !== undefined ? 'announced' : 'withdrawn';
@@ -155,8 +149,7 @@ class Ephemeral implements Announcer {
     const wanted = this.#wanted;
     if (!wanted.said) return;
     const owner = await session.connected(signal);
-    if (this.#isInDoubt || this.#node?.owner !== owner) this.#node = undefined;
-    this.#isInDoubt = false;
+    if (this.#node?.owner !== owner) this.#node = undefined;
     const standing =
       this.#node === undefined
         ? (await findOwnNodes(session, path, new Set([place.name]), { signal })).filter((node) =>
@@ -199,7 +192,7 @@ class Ephemeral implements Announcer {
     await saved();
     const wish = create(prefix, record, 'ephemeral-sequential');
     for (;;) {
-      const outcome = await this.#runCreate(wish);
+      const outcome = await session.run(wish, { signal });
       if (outcome.kind === 'no-parent') {
         await ensurePath(session, path, { signal });
         continue;
@@ -210,25 +203,6 @@ class Ephemeral implements Announcer {
       const kept = await this.#keep(node, owner);
       if (kept === undefined) throw new Error('the node vanished at once');
       return kept;
-    }
-  }
-
-  /**
-   * What a dead connection had sent may reach the server after the next connection has looked and found nothing. The
-   * server gives up a silent connection after the session timeout: then a last look finds what came late.
-   */
-  async #runCreate(wish: Operation<CreateOutcome>): Promise<CreateOutcome> {
-    try {
-      return await this.#options.session.run(wish, { signal: this.#abort.signal });
-    } catch (error) {
-      if (!this.#abort.signal.aborted && !isTandemError(error, 'REGISTRY_REFUSED')) {
-        clearTimeout(this.#lookAgain);
-        this.#lookAgain = setTimeout(() => {
-          this.#isInDoubt = true;
-          this.#touch();
-        }, this.#options.lookAgainMs);
-      }
-      throw error;
     }
   }
 

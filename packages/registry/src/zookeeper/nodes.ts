@@ -1,7 +1,7 @@
 import { decodeNerveName, decodeNerveRecord, type Instance } from '@tandem/core';
 
 import type { Place } from '../registry.ts';
-import { create, getChildren, getData } from './opcodes.ts';
+import { create, getChildren, getData, sync } from './opcodes.ts';
 import type { RunOptions, Session } from './session.ts';
 
 /** A node that this session owns, and the instance in it (undefined: it cannot be read as one). */
@@ -23,6 +23,8 @@ export async function findOwnNodes(
 ): Promise<OwnNode[]> {
   const signal = options.signal ?? new AbortController().signal;
   const owner = await session.connected(signal);
+  // A server that lags behind would not show what this session has just made through another one.
+  await session.run(sync(path), options);
   const listing = await session.run(getChildren(path), options);
   const candidates = (listing?.children ?? []).filter((child) => names === undefined || mayBe(child, names));
   const nodes = await Promise.all(

@@ -8,6 +8,7 @@ export const OPCODE = {
   remove: 2,
   exists: 3,
   getData: 4,
+  sync: 9,
   getChildren2: 12,
   auth: 100,
   setWatches: 101,
@@ -116,6 +117,17 @@ export function remove(path: string): Operation<void> {
     body: new JuteWriter().text(path).int(-1).toBuffer(),
     parse() {},
     recover: (code) => (code === NO_NODE ? { value: undefined } : undefined),
+  };
+}
+
+/** What is read after its answer is at least as new as everything that any client had been promised before. */
+export function sync(path: string): Operation<void> {
+  return {
+    name: 'catch up on',
+    opcode: OPCODE.sync,
+    path,
+    body: new JuteWriter().text(path).toBuffer(),
+    parse() {},
   };
 }
 

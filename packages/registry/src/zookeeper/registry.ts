@@ -30,9 +30,6 @@ export interface ZooKeeperRegistryOptions {
   readonly resumeFile?: string;
 }
 
-/** After one session timeout the server has given up a connection that fell silent; the rest is for its clock. */
-const LOOK_AGAIN_AFTER_TIMEOUTS = 2;
-
 /** A registry in ZooKeeper, in Nerve's layout. One session per process and ensemble, shared by all services. */
 export async function openZooKeeperRegistry(options: ZooKeeperRegistryOptions): Promise<Registry> {
   const { config, log, resumeFile } = options;
@@ -97,7 +94,6 @@ class ZooKeeperRegistry implements Registry {
       place,
       pathEncoding: config.pathEncoding,
       log,
-      lookAgainMs: config.sessionTimeoutMs * LOOK_AGAIN_AFTER_TIMEOUTS,
       saved: () => this.#saving,
       onRelease: () => {
         claimed.delete(id);
