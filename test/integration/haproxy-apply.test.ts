@@ -1,23 +1,638 @@
 // Discovery against a real HAProxy: what is desired, what runs and what is on disk are the same, whatever happens.
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import net from 'node:net';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { after, before, describe, test } from 'node:test';
 
-import { createHaproxyWorld, freePort, service } from '../support/haproxy.ts';
+import { checkConfig } from '@tandem/discovery';
+
+import {
+  createHaproxyWorld,
+  eventually,
+  freePort,
+  type HaproxyWorld,
+  isRunning,
+  service,
+} from '../support/haproxy.ts';
 import { ask } from '../support/load.ts';
-import { startHttpOrigin } from '../support/origin.ts';
+import { type Origin, startHttpOrigin, startTcpOrigin } from '../support/origin.ts';
 
-test('a cold start serves, with the file on disk equal to what runs', async () => {
-  const world = await createHaproxyWorld();
-  const origin = await startHttpOrigin();
-  try {
+const timeout = 60_000;
+let a: Origin;
+let b: Origin;
+let c: Origin;
+
+before(async () => {
+  [a, b, c] = await Promise.all([startHttpOrigin(), startHttpOrigin(), startHttpOrigin()]);
+});
+
+after(async () => {
+  await Promise.all([a, b, c].map((origin) => origin.close()));
+});
+
+/** A test with a HAProxy of its own, which ends with it, however it ends. */
+function scenario(
+  name: string,
+  body: (world: HaproxyWorld) => Promise<void>,
+  settings: Record<string, unknown> = {},
+): void {
+  test(name, { timeout }, async () => {
+    const world = await createHaproxyWorld(settings);
+    try {
+      await body(world);
+    } catch (error) {
+      process.stderr.write(`${world.entries.map((entry) => JSON.stringify(entry)).join('\n')}\n`);
+      throw error;
+    } finally {
+      await world.end();
+    }
+  });
+}
+
+/** A daemon with one service, `web`, on these instances. */
+async function serving(world: HaproxyWorld, instances = [a.instance('a')]) {
+  const port = await freePort();
+  world.registry.say('/services/web', instances);
+  const web = (section: Record<string, unknown> = {}) => service('web', `127.0.0.1:${port}`, section);
+  const daemon = world.start([web()]);
+  await world.becomes(
+    'web',
+    instances.map(({ name }) => name),
+  );
+  return { port, web, daemon, say: world.registry.say.bind(world.registry, '/services/web') };
+}
+
+async function assertLoadable(world: HaproxyWorld): Promise<void> {
+  assert.equal(await checkConfig(world.config, await readFile(world.config.configFile, 'utf8')), undefined);
+}
+
+describe('membership', () => {
+  scenario('a cold start serves, with the file on disk equal to what runs', async (world) => {
+    const { port } = await serving(world);
+    assert.equal(await ask(port), String(a.port));
+    await assertLoadable(world);
+    assert.equal(world.reloads(), 0);
+  });
+
+  scenario('instances come, go, come back and change their weight without a new worker', async (world) => {
+    const { say } = await serving(world);
+    const worker = await world.workerPid();
+    say([a.instance('a'), b.instance('b', 7)]);
+    await world.becomes('web', ['a', 'b']);
+    say([b.instance('b', 7)]);
+    await world.becomes('web', ['b']);
+    say([a.instance('a', 3), b.instance('b', 300), c.instance('c', 0)]);
+    await world.becomes('web', ['a', 'b', 'c']);
+    await eventually(async () => {
+      assert.deepEqual(await world.servers('web'), [
+        `a_127.0.0.1:${a.port} 127.0.0.1:${a.port} 3`,
+        `b_127.0.0.1:${b.port} 127.0.0.1:${b.port} 256`,
+        `c_127.0.0.1:${c.port} 127.0.0.1:${c.port} 0`,
+      ]);
+      assert.deepEqual(await world.serversInFile('web'), await world.servers('web'));
+    });
+    assert.equal(await world.workerPid(), worker);
+    assert.equal(world.reloads(), 0);
+    const changes = world.logged('updated HAProxy').map((entry) => entry.facts['changes']);
+    assert.deepEqual(changes[0], [`add web/b_127.0.0.1:${b.port}`]);
+    assert.deepEqual(changes[1], [`drain web/a_127.0.0.1:${a.port}`]);
+  });
+
+  scenario('the last instance stays unless the service may be empty', async (world) => {
+    const { say, daemon, web, port } = await serving(world);
+    say([]);
+    await eventually(() =>
+      assert.equal(world.logged('the last instance is gone, keeping the last known ones').length, 1),
+    );
+    assert.equal(await ask(port), String(a.port));
+    daemon.discovery.update([web({ allow_empty: true })]);
+    await world.becomes('web', []);
+    await assert.rejects(ask(port), /status 503/);
+    assert.equal(world.reloads(), 0);
+  });
+
+  scenario('IPv6 addresses are compared however they were announced', async (world) => {
+    const six = await startHttpOrigin('::1');
+    try {
+      const { port, say } = await serving(world, [{ ...six.instance('six'), host: '0:0:0:0:0:0:0:1' }]);
+      assert.equal(await ask(port), String(six.port));
+      say([
+        { ...six.instance('six'), host: '::0001' },
+        { name: 'mapped', host: '::FFFF:127.0.0.1', port: a.port },
+      ]);
+      await world.becomes('web', ['mapped', 'six']);
+      await sleep(600);
+      assert.equal(world.reloads(), 0);
+    } finally {
+      await six.close();
+    }
+  });
+
+  scenario('a tcp service', async (world) => {
+    const tcp = await startTcpOrigin();
+    try {
+      const port = await freePort();
+      world.registry.say('/services/queue', [tcp.instance('q')]);
+      world.start([service('queue', `127.0.0.1:${port}`, { mode: 'tcp', server_options: 'check inter 1s' })]);
+      await world.becomes('queue', ['q']);
+      const said = await new Promise<string>((resolve, reject) => {
+        const socket = net.connect(port, '127.0.0.1');
+        socket.once('data', (chunk) => resolve(chunk.toString()));
+        socket.once('error', reject);
+        socket.once('close', () => reject(new Error('closed without a word')));
+      });
+      assert.equal(said, String(tcp.port));
+    } finally {
+      await tcp.close();
+    }
+  });
+
+  scenario('a server that is added to a checked backend is checked', async (world) => {
+    const gone = await freePort();
     const port = await freePort();
-    world.registry.say('/services/web', [origin.instance('a')]);
-    const daemon = world.start([service('web', `127.0.0.1:${port}`)]);
+    world.registry.say('/services/web', [a.instance('a')]);
+    world.start([service('web', `127.0.0.1:${port}`, { server_options: 'check inter 100ms rise 1 fall 1' })]);
     await world.becomes('web', ['a']);
-    assert.equal(await ask(port), String(origin.port));
-    await daemon.stop();
-  } finally {
-    await world.end();
-    await origin.close();
+    world.registry.say('/services/web', [a.instance('a'), { name: 'gone', host: '127.0.0.1', port: gone }]);
+    await world.becomes('web', ['a', 'gone']);
+    await eventually(async () => {
+      const [stat = ''] = await world.operate('show stat');
+      assert.match(stat, new RegExp(`^web,gone_127.0.0.1:${gone},.*,DOWN,`, 'm'));
+    });
+    assert.equal(world.reloads(), 0);
+  });
+
+  scenario('hostile records never reach the file or the socket', async (world) => {
+    const hosts = [
+      'unix@/tmp/x',
+      '127.1',
+      '0x7f000001',
+      '${X}',
+      '127.0.0.1;show',
+      'localhost',
+      'fe80::1%lo',
+      '0.0.0.0',
+      '::',
+    ];
+    const names = [
+      'x\n  server evil 127.0.0.9:1',
+      'x;disable frontend web',
+      'x y',
+      'x#',
+      'x"',
+      "x'",
+      '$X',
+      'x\\',
+      '<<',
+      'x'.repeat(200),
+    ];
+    const evil = [
+      ...hosts.map((host) => ({ name: 'evil', host, port: 1 })),
+      ...names.map((name) => ({ name, host: '127.0.0.9', port: 1 })),
+    ];
+    const { say } = await serving(world, [a.instance('a')]);
+    say([...evil, a.instance('a'), b.instance('b')]);
+    await world.becomes('web', ['a', 'b']);
+    const [warning] = world.logged('set instances aside');
+    assert.equal(warning?.facts['count'], evil.length);
+    const text = await readFile(world.config.configFile, 'utf8');
+    assert.doesNotMatch(text, /evil|127\.0\.0\.9|unix@|show|\$/);
+    assert.equal(world.reloads(), 0);
+  });
+
+  scenario('names whose ids would be the same end in rotation together', async (world) => {
+    const [one, other] = collidingNames(a.port, b.port);
+    const { say } = await serving(world, [{ name: other, host: '127.0.0.1', port: b.port }]);
+    say([
+      { name: one, host: '127.0.0.1', port: a.port },
+      { name: other, host: '127.0.0.1', port: b.port },
+    ]);
+    await world.becomes('web', [one, other]);
+    const reasons = world.logged('reloaded HAProxy').map((entry) => entry.facts['reason']);
+    assert.ok(reasons.every((reason) => reason === 'update-refused') && reasons.length <= 1, String(reasons));
+  });
+});
+
+/** Two names, in order, whose server names have one FNV-1a hash of 31 bits: a birthday search. */
+function collidingNames(portOfFirst: number, portOfSecond: number): [string, string] {
+  const fnv = (text: string) => {
+    let hash = 2_166_136_261;
+    for (const byte of Buffer.from(text)) hash = Math.imul(hash ^ byte, 16_777_619);
+    return hash & 0x7fff_ffff;
+  };
+  const seen = new Map<number, string>();
+  for (let index = 0; ; index += 1) {
+    const first = `a${index.toString(36)}`;
+    seen.set(fnv(`${first}_127.0.0.1:${portOfFirst}`), first);
+    const second = `b${index.toString(36)}`;
+    const twin = seen.get(fnv(`${second}_127.0.0.1:${portOfSecond}`));
+    if (twin !== undefined) return [twin, second];
   }
+}
+
+describe('structure', () => {
+  scenario('a changed definition reloads once, with its reason, and keeps the servers', async (world) => {
+    const { daemon, web, port } = await serving(world, [a.instance('a'), b.instance('b')]);
+    const worker = await world.workerPid();
+    daemon.discovery.update([web({ balance: 'leastconn' })]);
+    await eventually(() => assert.equal(world.logged('reloaded HAProxy').length, 1));
+    await world.becomes('web', ['a', 'b']);
+    assert.notEqual(await world.workerPid(), worker);
+    assert.deepEqual(
+      world.logged('reloading HAProxy').map((entry) => (entry.facts['reason'] as { kind: string }).kind),
+      ['structure-changed'],
+    );
+    assert.match(await readFile(world.config.configFile, 'utf8'), /balance leastconn/);
+    await ask(port);
+  });
+
+  scenario('changed server options reload, too', async (world) => {
+    const { daemon, web } = await serving(world);
+    daemon.discovery.update([web({ server_options: 'check inter 1s' })]);
+    await eventually(() => assert.equal(world.logged('reloaded HAProxy').length, 1));
+    await eventually(async () => {
+      const [stat = ''] = await world.operate('show stat');
+      assert.match(stat, /^web,a_.*,UP,.*,L4OK,/m);
+    });
+  });
+
+  scenario('a service comes and goes at run time, and two swap their ports', async (world) => {
+    const { daemon, web, port } = await serving(world);
+    const other = await freePort();
+    world.registry.say('/services/api', [b.instance('b')]);
+    daemon.discovery.update([web(), service('api', `127.0.0.1:${other}`)]);
+    await world.becomes('api', ['b']);
+    assert.deepEqual([await ask(port), await ask(other)], [String(a.port), String(b.port)]);
+    daemon.discovery.update([service('web', `127.0.0.1:${other}`), service('api', `127.0.0.1:${port}`)]);
+    await eventually(async () =>
+      assert.deepEqual([await ask(port), await ask(other)], [String(b.port), String(a.port)]),
+    );
+    daemon.discovery.update([web()]);
+    await eventually(async () => assert.equal(await ask(port), String(a.port)));
+    await eventually(() => assert.rejects(ask(other), /ECONNREFUSED/));
+    await eventually(() => assert.equal(world.registry.watches('/services/api'), 0));
+    assert.doesNotMatch(await readFile(world.config.configFile, 'utf8'), /api/);
+    assert.equal(world.reloads(), 3);
+  });
+
+  scenario('ten changes in one go make few reloads, and the last one wins', async (world) => {
+    const { daemon, web } = await serving(world);
+    for (let round = 0; round < 10; round += 1)
+      daemon.discovery.update([web({ balance: round % 2 === 0 ? 'leastconn' : 'first' })]);
+    await eventually(async () => {
+      assert.match(await readFile(world.config.configFile, 'utf8'), /balance first/);
+      assert.ok(world.logged('reloaded HAProxy').length > 0);
+    });
+    await sleep(300);
+    assert.ok(world.reloads() <= 2, `${world.reloads()} reloads`);
+  });
+
+  scenario(
+    'a structure that haproxy -c refuses leaves the running one in force, also after a restart',
+    async (world) => {
+      const { daemon, web, port, say } = await serving(world);
+      await eventually(() => assert.ok(existsSync(path.join(world.stateDir, 'structure.json'))));
+      await daemon.stop();
+      const second = world.start([web()], { defaults: ['no such keyword'] });
+      await eventually(() => assert.equal(world.logged('HAProxy refuses the configuration').length, 1));
+      say([a.instance('a'), b.instance('b')]);
+      await world.becomes('web', ['a', 'b']);
+      await assertLoadable(world);
+      assert.match(
+        String(world.logged('HAProxy refuses the configuration')[0]?.facts['complaint']),
+        /no such keyword|unknown keyword/,
+      );
+      await second.stop();
+
+      process.kill(await world.masterPid(), 'SIGKILL');
+      await eventually(() => assert.rejects(ask(port)));
+      world.start([web()], { defaults: ['no such keyword'] });
+      await world.becomes('web', ['a', 'b']);
+      await ask(port);
+      await assertLoadable(world);
+      assert.equal(world.reloads(), 0);
+    },
+  );
+
+  scenario(
+    'a structure that passes haproxy -c but cannot be loaded leaves the running one and its file in force',
+    async (world) => {
+      const { daemon, web, port, say } = await serving(world);
+      const taken = net.createServer().listen(0, '127.0.0.1');
+      try {
+        await eventually(() => assert.ok(taken.listening));
+        const conflict = (taken.address() as net.AddressInfo).port;
+        daemon.discovery.update([web(), service('api', `127.0.0.1:${conflict}`)]);
+        await eventually(() => {
+          const [failure] = world.logged('cannot bring HAProxy to the desired state, trying again');
+          assert.equal(failure?.facts['code'], 'HAPROXY_RELOAD_FAILED');
+        });
+        say([a.instance('a'), c.instance('c')]);
+        await world.becomes('web', ['a', 'c']);
+        assert.doesNotMatch(await readFile(world.config.configFile, 'utf8'), /backend api/);
+        process.kill(await world.masterPid(), 'SIGKILL');
+        await eventually(() => assert.equal(world.logged('HAProxy has ended').length, 1));
+        await world.becomes('web', ['a', 'c']);
+        await eventually(() => ask(port));
+        assert.equal(world.reloads(), 1);
+
+        await daemon.stop();
+        process.kill(await world.masterPid(), 'SIGKILL');
+        await eventually(() => assert.rejects(ask(port)));
+        world.start([web(), service('api', `127.0.0.1:${conflict}`)]);
+        await world.becomes('web', ['a', 'c']);
+        await ask(port);
+      } finally {
+        taken.close();
+      }
+    },
+    { reload_deadline: '2s' },
+  );
+
+  scenario(
+    'an option that no server takes at run time costs a reload, and never empties the backend',
+    async (world) => {
+      const port = await freePort();
+      world.registry.say('/services/web', [a.instance('a')]);
+      world.start([service('web', `127.0.0.1:${port}`, { server_options: 'init-addr last' })]);
+      await world.becomes('web', ['a']);
+      let failures = 0;
+      const asking = new AbortController();
+      const asked = (async () => {
+        while (!asking.signal.aborted) await ask(port).catch(() => (failures += 1));
+      })();
+      world.registry.say('/services/web', [b.instance('b')]);
+      await world.becomes('web', ['b']);
+      asking.abort();
+      await asked;
+      assert.equal(failures, 0);
+      assert.deepEqual(
+        world.logged('reloaded HAProxy').map((entry) => entry.facts['reason']),
+        ['update-refused'],
+      );
+    },
+  );
+});
+
+describe('disturbances', () => {
+  for (const victim of ['master', 'worker'] as const) {
+    scenario(`a killed ${victim} comes back by itself with what is current`, async (world) => {
+      const { port, say } = await serving(world);
+      say([a.instance('a'), b.instance('b')]);
+      await world.becomes('web', ['a', 'b']);
+      const pid = victim === 'master' ? await world.masterPid() : await world.workerPid();
+      process.kill(pid, 'SIGKILL');
+      say([b.instance('b'), c.instance('c')]);
+      await eventually(async () => assert.notEqual(await world.workerPid(), pid));
+      await world.becomes('web', ['b', 'c']);
+      await ask(port);
+      assert.equal(world.reloads(), 0);
+    });
+  }
+
+  scenario('a new daemon adopts the running HAProxy: no reload, no changed server', async (world) => {
+    const { daemon, web, port } = await serving(world, [a.instance('a'), b.instance('b', 9)]);
+    const worker = await world.workerPid();
+    const file = await readFile(world.config.configFile, 'utf8');
+    await daemon.stop();
+    assert.equal(await world.workerPid(), worker);
+    await ask(port);
+    world.start([web()]);
+    await eventually(() => assert.equal(world.logged('found a running HAProxy').length, 1));
+    await sleep(600);
+    await world.becomes('web', ['a', 'b']);
+    assert.equal(await world.workerPid(), worker);
+    assert.equal(await readFile(world.config.configFile, 'utf8'), file);
+    assert.deepEqual([world.reloads(), world.logged('updated HAProxy').length], [0, 0]);
+  });
+
+  scenario("somebody else's reload converges", async (world) => {
+    const { say } = await serving(world);
+    const worker = await world.workerPid();
+    process.kill(await world.masterPid(), 'SIGUSR2');
+    say([a.instance('a'), b.instance('b')]);
+    await eventually(async () => assert.notEqual(await world.workerPid(), worker));
+    await world.becomes('web', ['a', 'b']);
+    say([b.instance('b')]);
+    await world.becomes('web', ['b']);
+    assert.equal(world.reloads(), 0);
+  });
+
+  scenario('a server that somebody added by hand is drained at the next change', async (world) => {
+    const { say } = await serving(world);
+    await world.operate(`add server web/rogue 127.0.0.1:${b.port}`, 'set server web/rogue state ready');
+    say([a.instance('a'), c.instance('c')]);
+    await world.becomes('web', ['a', 'c']);
+    assert.equal(world.reloads(), 0);
+  });
+
+  scenario(
+    'without any change, the full check finds what was done by hand, and a file that was deleted or edited',
+    async (world) => {
+      await serving(world);
+      await world.operate(
+        `add server web/rogue 127.0.0.1:${b.port}`,
+        'set server web/rogue state ready',
+        `set server web/a_127.0.0.1:${a.port} state maint`,
+      );
+      await rm(world.config.configFile);
+      await world.becomes('web', ['a']);
+      assert.equal(world.reloads(), 0);
+    },
+  );
+
+  scenario('a deleted or edited file is written again with the next change', async (world) => {
+    const { say } = await serving(world);
+    await rm(world.config.configFile);
+    say([a.instance('a'), b.instance('b')]);
+    await world.becomes('web', ['a', 'b']);
+    await writeFile(world.config.configFile, '# nothing\n');
+    say([b.instance('b')]);
+    await world.becomes('web', ['b']);
+    await assertLoadable(world);
+  });
+
+  scenario('when the directory of the sockets vanishes, HAProxy is replaced', async (world) => {
+    const { port } = await serving(world);
+    const orphan = await world.masterPid();
+    await rm(path.dirname(world.config.configFile), { recursive: true });
+    await world.becomes('web', ['a']);
+    assert.notEqual(await world.masterPid(), orphan);
+    await eventually(() => assert.equal(isRunning(orphan), false));
+    assert.equal(await ask(port), String(a.port));
+    await assertLoadable(world);
+  });
+
+  scenario('when only the runtime socket is removed, too', async (world) => {
+    const { say } = await serving(world);
+    await rm(world.config.runtimeSocket);
+    say([b.instance('b')]);
+    await world.becomes('web', ['b']);
+  });
+
+  scenario('a file that cannot be written changes nothing, and is tried again', async (world) => {
+    const { say, port } = await serving(world);
+    // Even root cannot replace a directory by a file.
+    await rm(world.config.configFile);
+    await mkdir(path.join(world.config.configFile, 'full'), { recursive: true });
+    say([b.instance('b')]);
+    await eventually(() => {
+      const [failure] = world.logged('cannot bring HAProxy to the desired state, trying again');
+      assert.equal(failure?.facts['code'], 'FILE_WRITE_FAILED');
+    });
+    assert.equal(await ask(port), String(a.port));
+    await rm(world.config.configFile, { recursive: true });
+    await world.becomes('web', ['b']);
+  });
+
+  scenario('a boot with stale sockets', async (world) => {
+    const { daemon, web } = await serving(world);
+    await daemon.stop();
+    process.kill(await world.masterPid(), 'SIGKILL');
+    await eventually(() => assert.rejects(world.workerPid()));
+    assert.ok(existsSync(world.config.runtimeSocket) && existsSync(world.config.masterSocket));
+    world.start([web()]);
+    await world.becomes('web', ['a']);
+  });
+
+  scenario('a failed source is asked again', async (world) => {
+    const { say } = await serving(world);
+    world.registry.fail('/services/web');
+    await eventually(() => assert.equal(world.registry.watches('/services/web'), 0));
+    say([b.instance('b')]);
+    await world.becomes('web', ['b']);
+  });
+
+  scenario('a HAProxy that ends at once is started ever more slowly', async (world) => {
+    const fake = path.join(world.directory, 'haproxy');
+    await writeFile(fake, `#!/bin/sh\n[ "$1" = -c ] && exit 0\necho '[ALERT] no luck today'\nexit 3\n`);
+    await chmod(fake, 0o755);
+    const port = await freePort();
+    world.registry.say('/services/web', [a.instance('a')]);
+    const daemon = world.start([service('web', `127.0.0.1:${port}`)], { binary: fake });
+    await eventually(() => assert.ok(world.logged('HAProxy has ended').length >= 2));
+    const [end] = world.logged('HAProxy has ended');
+    assert.deepEqual([end?.facts['exitCode'], end?.facts['lastWords']], [3, '[ALERT] no luck today']);
+    await sleep(1_000);
+    assert.ok(world.logged('started HAProxy').length <= 6);
+    await daemon.stop();
+  });
+
+  scenario('a missing haproxy is named', async (world) => {
+    world.registry.say('/services/web', [a.instance('a')]);
+    world.start([service('web', '127.0.0.1:1')], { binary: path.join(world.directory, 'nowhere') });
+    await eventually(() => {
+      const [failure] = world.logged('cannot bring HAProxy to the desired state, trying again');
+      assert.equal(failure?.facts['code'], 'HAPROXY_MISSING');
+    });
+  });
+});
+
+describe('the ends of a life', () => {
+  scenario('without the registry a start serves the saved catalog', async (world) => {
+    const { daemon, web, port } = await serving(world, [a.instance('a'), b.instance('b')]);
+    await daemon.stop();
+    process.kill(await world.masterPid(), 'SIGKILL');
+    await eventually(() => assert.rejects(ask(port)));
+    const silent = { ...web(), path: '/services/silent' };
+    world.start([silent]);
+    await world.becomes('web', ['a', 'b']);
+    await ask(port);
+    assert.equal(world.logged('starting without the registry for some services').length, 1);
+  });
+
+  scenario(
+    'without the registry and without a catalog the servers of a running HAProxy stay',
+    async (world) => {
+      const { daemon, web, port } = await serving(world, [a.instance('a'), b.instance('b')]);
+      await daemon.stop();
+      await rm(path.join(world.stateDir, 'catalog.json'));
+      world.start([{ ...web(), path: '/services/silent' }]);
+      await eventually(() => assert.equal(world.logged('found a running HAProxy').length, 1));
+      await world.becomes('web', ['a', 'b']);
+      await ask(port);
+      assert.deepEqual([world.reloads(), world.logged('updated HAProxy').length], [0, 0]);
+      // Now it is known what the registry says.
+      world.registry.say('/services/silent', [b.instance('b')]);
+      await world.becomes('web', ['b']);
+    },
+  );
+
+  scenario('services may change while a start waits for the registry', async (world) => {
+    const port = await freePort();
+    const silent = service('silent', `127.0.0.1:${port}`);
+    const daemon = world.start([silent]);
+    await eventually(() => assert.equal(world.logged('waiting for the registry').length, 1));
+    world.registry.say('/services/web', [a.instance('a')]);
+    daemon.discovery.update([service('web', `127.0.0.1:${port}`)]);
+    await world.becomes('web', ['a']);
+    assert.equal(world.registry.watches('/services/silent'), 0);
+  });
+
+  for (const [moment, isReached] of [
+    ['while it waits for the registry', 'waiting for the registry'],
+    ['while HAProxy starts', 'started HAProxy'],
+  ] as const) {
+    scenario(`a daemon that is told to end ${moment} does so at once`, async (world) => {
+      const port = await freePort();
+      if (moment === 'while HAProxy starts') world.registry.say('/services/web', [a.instance('a')]);
+      const daemon = world.start([service('web', `127.0.0.1:${port}`)]);
+      await eventually(() => assert.equal(world.logged(isReached).length, 1));
+      const toldAt = performance.now();
+      await daemon.stop();
+      assert.ok(performance.now() - toldAt < 1_000);
+      assert.equal(world.registry.watches('/services/web'), 0);
+    });
+  }
+
+  scenario('a daemon that is told to end in the middle of a reload does so at once', async (world) => {
+    const { daemon, web } = await serving(world);
+    daemon.discovery.update([web({ balance: 'leastconn' })]);
+    await eventually(() => assert.equal(world.reloads(), 1));
+    const toldAt = performance.now();
+    await daemon.stop();
+    assert.ok(performance.now() - toldAt < 1_000);
+    assert.equal(world.logged('cannot bring HAProxy to the desired state, trying again').length, 0);
+  });
+
+  scenario('a daemon that was told to end before it began does nothing', async (world) => {
+    const port = await freePort();
+    world.registry.say('/services/web', [a.instance('a')]);
+    await world.start([service('web', `127.0.0.1:${port}`)]).stop();
+    assert.equal(world.logged('started HAProxy').length, 0);
+    assert.equal(world.registry.watches('/services/web'), 0);
+  });
+
+  scenario(
+    'on_exit: stop lets requests finish and ends HAProxy',
+    async (world) => {
+      const { daemon, port } = await serving(world);
+      const pid = await world.masterPid();
+      const slow = ask(port, false, '/slow');
+      await sleep(50);
+      await daemon.stop();
+      assert.equal(await slow, String(a.port));
+      assert.equal(isRunning(pid), false);
+      assert.equal(world.logged('HAProxy has ended').length, 0);
+    },
+    { on_exit: 'stop' },
+  );
+
+  scenario(
+    'on_exit: stop also ends a HAProxy that the daemon had no time to look at',
+    async (world) => {
+      const { daemon, web } = await serving(world);
+      // This daemon never gets to its first apply.
+      const hasty = world.start([{ ...web(), path: '/services/silent' }]);
+      await eventually(() => assert.equal(world.logged('waiting for the registry').length, 1));
+      const pid = await world.masterPid();
+      await hasty.stop();
+      assert.equal(isRunning(pid), false);
+      await daemon.stop();
+    },
+    { on_exit: 'stop' },
+  );
 });

@@ -179,7 +179,8 @@ class World implements HaproxyWorld {
   }
 
   masterPid(): Promise<number> {
-    return readMasterPid(this.config.masterSocket);
+    // Its socket refuses while it re-executes itself, also right after the start.
+    return eventually(() => readMasterPid(this.config.masterSocket));
   }
 
   async workerPid(): Promise<number> {

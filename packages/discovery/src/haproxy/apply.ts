@@ -75,7 +75,7 @@ class FileFirstApplier implements Applier {
   #good: { readonly structure: Structure; readonly mark: string } | undefined;
   /** The mark of a structure that passed `haproxy -c`. */
   #checked: string | undefined;
-  #refused: { mark: string; until: number } | undefined;
+  #refused: { mark: string; until: number; complaint: string } | undefined;
   /** The file as it was left, and what tells whether somebody has touched it since. */
   #written: { readonly text: string; readonly stamp: string | undefined } | undefined;
   /** The file that was there before this daemon wrote one. */
@@ -163,14 +163,16 @@ class FileFirstApplier implements Applier {
         this.#checked = wanted.mark;
         return wanted;
       }
-      this.#refuse(wanted.mark, RETRY_REFUSED_MS);
-      if (this.#good === undefined)
-        throw new TandemError('HAPROXY_REJECTED', `HAProxy refuses the configuration: ${complaint}`);
-      const remedy = 'going on with the last good structure';
-      this.#log.error({ complaint, remedy }, 'HAProxy refuses the configuration');
+      this.#refuse(wanted.mark, complaint, RETRY_REFUSED_MS);
+      if (this.#good !== undefined) {
+        const remedy = 'going on with the last good structure';
+        this.#log.error({ complaint, remedy }, 'HAProxy refuses the configuration');
+      }
     }
-    if (this.#good === undefined)
-      throw new TandemError('HAPROXY_REJECTED', 'HAProxy has refused the configuration');
+    if (this.#good === undefined) {
+      const complaint = this.#refused?.complaint ?? '';
+      throw new TandemError('HAPROXY_REJECTED', `HAProxy refuses the configuration: ${complaint}`);
+    }
     const { membership } = desired;
     const { structure } = this.#good;
     return { structure, membership, ...renderConfig(structure, membership) };
@@ -197,8 +199,8 @@ class FileFirstApplier implements Applier {
     }
   }
 
-  #refuse(mark: string, forMs: number): void {
-    this.#refused = { mark, until: performance.now() + forMs };
+  #refuse(mark: string, complaint: string, forMs: number): void {
+    this.#refused = { mark, complaint, until: performance.now() + forMs };
     if (this.#checked === mark) this.#checked = undefined;
   }
 
@@ -234,7 +236,7 @@ class FileFirstApplier implements Applier {
     } catch (error) {
       signal.throwIfAborted();
       if (this.#good !== undefined && this.#good.mark !== chosen.mark) {
-        this.#refuse(chosen.mark, RETRY_REFUSED_MS);
+        this.#refuse(chosen.mark, messageOf(error), RETRY_REFUSED_MS);
         await this.#putBack(chosen);
       }
       throw new TandemError('HAPROXY_UNREACHABLE', `HAProxy does not start: ${messageOf(error)}`, {
@@ -311,7 +313,7 @@ class FileFirstApplier implements Applier {
       );
     } catch (error) {
       signal.throwIfAborted();
-      this.#refuse(chosen.mark, RETRY_FAILED_RELOAD_MS);
+      this.#refuse(chosen.mark, messageOf(error), RETRY_FAILED_RELOAD_MS);
       await this.#putBack(chosen);
       throw new TandemError(
         'HAPROXY_RELOAD_FAILED',

@@ -35,6 +35,7 @@ const UNKNOWN_SILENCE_MS = 300;
 const LIVING_SILENCE_MS = 10_000;
 const RELOAD_PATIENCE_MS = 5_000;
 const MAX_LOG_BYTES = 4 * 1024 * 1024;
+const ASK_AGAIN_MS = 1_000;
 /** One that lived shorter than this is started again ever more slowly. */
 const HEALTHY_LIFE_MS = 10_000;
 
@@ -120,12 +121,18 @@ class ManagedProcess implements HaproxyProcess {
     this.#master ??= await readMasterPid(this.#config.masterSocket).then(identify, () => undefined);
     const master = this.#master;
     if (master === undefined) return;
-    sendSignal(master, 'SIGUSR1');
     const killAt = performance.now() + graceMs;
+    let askAt = -Infinity;
     while (isAlive(master)) {
-      if (performance.now() > killAt) {
+      const now = performance.now();
+      if (now > killAt) {
         sendSignal(master, 'SIGTERM');
         return;
+      }
+      // A master that is just re-executing itself loses signals.
+      if (now > askAt) {
+        sendSignal(master, 'SIGUSR1');
+        askAt = now + ASK_AGAIN_MS;
       }
       await sleep(20);
     }
