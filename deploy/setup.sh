@@ -34,7 +34,7 @@ need_node() {
 
 missing_packages() {
   missing=''
-  PATH="$PATH:/usr/sbin:/sbin"
+  PATH="$PATH:${TANDEM_SYSTEM_PATH:-/usr/sbin:/sbin}"
   command -v haproxy >/dev/null || missing="$missing haproxy"
   command -v java >/dev/null || missing="$missing default-jre-headless"
   [ -e /usr/share/java/zookeeper.jar ] || missing="$missing zookeeper"

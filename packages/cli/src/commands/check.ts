@@ -48,8 +48,7 @@ async function askHaproxy(settings: HostSettings, services: Services): Promise<s
       line: 1,
       column: 1,
       path: 'haproxy',
-      reason: `haproxy refuses the resulting configuration:\n${complaint}`,
-      remedy: 'See "tandem render" for the file that its line numbers mean',
+      reason: `haproxy refuses the result ("tandem render" prints the file that its line numbers mean):\n${complaint}`,
     },
   ]);
 }

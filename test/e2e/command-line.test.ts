@@ -1,0 +1,213 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+
+import { type Finished, tandem } from '../support/tandem.ts';
+
+const HOST = `host: { name: h, address: 127.0.0.1 }
+registry: { zookeeper: { servers: ['127.0.0.1:2181'] } }
+state_dir: state
+haproxy: { config_file: run/haproxy.cfg, runtime_socket: run/haproxy.sock }
+`;
+const WEB = `service: web
+register:
+  port: 8080
+  checks:
+    - http: { path: /health, interval: 2s }
+discover: { listen: '127.0.0.1:3210' }
+`;
+
+interface BadInput {
+  readonly what: string;
+  readonly host?: string;
+  readonly services?: Readonly<Record<string, string>>;
+  /** What the message must say, from the file's name on. */
+  readonly says: RegExp;
+}
+
+const BAD_INPUTS: readonly BadInput[] = [
+  {
+    what: 'a mistyped check',
+    services: { 'web.yaml': WEB.replace('http:', 'htpp:') },
+    says: /web\.yaml:5:7: register\.checks\[0\]: "htpp" is not known here\. Known: http, tcp, command\. Did you mean "http"\?/,
+  },
+  {
+    what: 'a mistyped key of the host file',
+    host: HOST.replace('state_dir', 'state_dri'),
+    says: /tandem\.yaml:3:1: "state_dri" is not known here\. .*Did you mean "state_dir"\?/,
+  },
+  {
+    what: 'a bad duration',
+    services: { 'web.yaml': WEB.replace('2s', '2 seconds') },
+    says: /web\.yaml:5:40: register\.checks\[0\]\.http\.interval: must be a duration such as 500ms, 2s or 1m, found "2 seconds"/,
+  },
+  {
+    what: 'a port out of range',
+    services: { 'web.yaml': WEB.replace('8080', '80800') },
+    says: /web\.yaml:3:9: register\.port: must be at most 65535, found 80800/,
+  },
+  {
+    what: 'a missing key',
+    host: HOST.replace(/^registry.*\n/m, ''),
+    says: /tandem\.yaml:1:1: registry: is required but missing\. Give it a map of keys/,
+  },
+  {
+    what: 'a bad choice',
+    services: { 'web.yaml': WEB.replace("3210'", "3210', mode: htttp") },
+    says: /web\.yaml:6:45: discover\.mode: found "htttp".* Known: http, tcp\. Did you mean "http"\?/,
+  },
+  {
+    what: 'text that is not YAML',
+    services: { 'web.yaml': `${WEB}path: [\n` },
+    says: /web\.yaml:\d+:\d+: not valid YAML: /,
+  },
+  {
+    what: 'the same key twice',
+    services: { 'web.yaml': `${WEB}service: api\n` },
+    says: /web\.yaml:7:1: not valid YAML: Map keys must be unique/,
+  },
+  {
+    what: 'the same service in two files',
+    services: { 'web.yaml': WEB, 'web-copy.yaml': WEB },
+    says: /web\.yaml:1:10: service: the service "web" is defined twice\. Change it here or in .*web-copy\.yaml/,
+  },
+  {
+    what: 'two services on one address',
+    services: { 'web.yaml': WEB, 'x.yaml': WEB.replace('service: web', 'service: x') },
+    says: /x\.yaml:6:21: discover\.listen: the address 127\.0\.0\.1:3210 is defined twice\. Change it here or in .*web\.yaml/,
+  },
+  {
+    what: 'a server that cannot be one',
+    host: HOST.replace('127.0.0.1:2181', 'zk1:99999'),
+    says: /tandem\.yaml:2:36: registry\.zookeeper\.servers\[0\]: must be a server such as zk1:2181/,
+  },
+  {
+    what: 'a name that could become another line',
+    services: { 'web.yaml': WEB.replace('service: web', 'service: "web\\n  bind *:80"') },
+    says: /web\.yaml:1:10: service: must start with a letter or digit/,
+  },
+  {
+    what: 'server options that could become another command',
+    services: { 'web.yaml': WEB.replace("3210'", "3210', server_options: 'check; shutdown'") },
+    says: /web\.yaml:6:\d+: discover\.server_options: may hold only words/,
+  },
+  {
+    what: 'lines that HAProxy does not take',
+    host: HOST.replace('haproxy: {', 'haproxy: { defaults: [nonsense here],'),
+    says: /tandem\.yaml:1:1: haproxy: haproxy refuses the result .*\n.*unknown keyword 'nonsense'/,
+  },
+  {
+    what: 'a list where keys belong',
+    services: { 'web.yaml': '- service: web\n' },
+    says: /web\.yaml:1:1: must be a map of keys, found a list/,
+  },
+];
+
+function assertNoStack({ stdout, stderr }: Finished): void {
+  assert.doesNotMatch(stdout + stderr, /\n\s+at /);
+}
+
+describe('the command line', { concurrency: 2 }, () => {
+  let directory = '';
+  before(async () => {
+    directory = await mkdtemp(path.join(tmpdir(), 'tandem-cli-'));
+  });
+  after(() => rm(directory, { recursive: true, force: true }));
+
+  async function configure(input: Pick<BadInput, 'host' | 'services'>): Promise<string> {
+    const at = await mkdtemp(path.join(directory, 'config-'));
+    await mkdir(path.join(at, 'services.d'));
+    await writeFile(path.join(at, 'tandem.yaml'), input.host ?? HOST);
+    for (const [name, text] of Object.entries(input.services ?? { 'web.yaml': WEB })) {
+      await writeFile(path.join(at, 'services.d', name), text);
+    }
+    return at;
+  }
+
+  for (const input of BAD_INPUTS) {
+    test(`check names place, reason and remedy of ${input.what}, and exits with 2`, async () => {
+      const at = await configure(input);
+
+      const finished = await tandem(['check', '--config', path.join(at, 'tandem.yaml')]);
+
+      assert.equal(finished.code, 2, finished.stderr);
+      assert.match(finished.stderr, input.says);
+      assert.equal(finished.stdout, '');
+      assertNoStack(finished);
+    });
+  }
+
+  for (const command of ['register', 'discover', 'render']) {
+    test(`${command} refuses a bad host file like check does, and touches nothing`, async () => {
+      const at = await configure({ host: HOST.replace('state_dir', 'state_dri') });
+
+      const finished = await tandem([command, '--config', path.join(at, 'tandem.yaml')]);
+
+      assert.equal(finished.code, 2, finished.stderr);
+      assert.match(finished.stderr, /tandem\.yaml:3:1: "state_dri" is not known here/);
+      assertNoStack(finished);
+      assert.deepEqual((await readdir(at)).toSorted(), ['services.d', 'tandem.yaml']);
+    });
+
+    test(`${command} says what is missing when there is no host file`, async () => {
+      const finished = await tandem([command, '--config', path.join(directory, 'nowhere.yaml')]);
+
+      assert.equal(finished.code, 2, finished.stderr);
+      assert.match(finished.stderr, /nowhere\.yaml: does not exist\. Create it, or name another one/);
+      assertNoStack(finished);
+    });
+  }
+
+  test('check says in one line what is in order', async () => {
+    const at = await configure({});
+
+    const finished = await tandem(['check', '--config', path.join(at, 'tandem.yaml')]);
+
+    assert.equal(finished.code, 0, finished.stderr);
+    assert.match(
+      finished.stdout,
+      /^ok: .*1 service files, 1 registered, 1 discovered; haproxy takes the result\n$/,
+    );
+  });
+
+  test('render prints what would be written, and says when the registry is silent', async () => {
+    const host = HOST.replace('127.0.0.1:2181', '127.0.0.1:1');
+    const config = path.join(await configure({ host }), 'tandem.yaml');
+
+    const offline = await tandem(['render', '--config', config, '--offline']);
+    const silent = await tandem(['render', '--config', config, '--timeout', '1']);
+
+    assert.equal(offline.code, 0, offline.stderr);
+    assert.match(offline.stdout, /\nfrontend web\n {2}mode http\n {2}bind 127\.0\.0\.1:3210\n/);
+    assert.equal(silent.code, 1);
+    assert.equal(silent.stdout, offline.stdout);
+    assert.match(silent.stderr, /the registry did not answer for web/);
+  });
+
+  test('wrong usage exits with 2 and points to the help', async () => {
+    for (const args of [
+      [],
+      ['registre'],
+      ['check', '--confg', 'x'],
+      ['demo', '--seconds', '1'],
+      ['check', '--config'],
+    ]) {
+      const finished = await tandem(args);
+
+      assert.equal(finished.code, 2, `${args.join(' ')}: ${finished.stderr}`);
+      assert.match(finished.stderr, /^tandem: .*\nTry "tandem --help"\.\n$/s);
+      assertNoStack(finished);
+    }
+  });
+
+  test('every command has a help with an example', async () => {
+    for (const command of ['register', 'discover', 'check', 'render', 'demo']) {
+      const finished = await tandem([command, '--help']);
+
+      assert.equal(finished.code, 0);
+      assert.match(finished.stdout, new RegExp(`Examples:\\s+tandem ${command}`));
+    }
+  });
+});
