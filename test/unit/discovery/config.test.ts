@@ -1,0 +1,107 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { DiscoverSection, HaproxySection } from '@tandem/discovery';
+
+function listenOf(listen: unknown): string | undefined {
+  return DiscoverSection.safeParse({ listen }).data?.listen;
+}
+
+test('listen takes a port, an address with a port, and nothing else', () => {
+  for (const [written, meant] of [
+    [3210, '127.0.0.1:3210'],
+    ['3210', '127.0.0.1:3210'],
+    ['localhost:80', '127.0.0.1:80'],
+    ['0.0.0.0:80', '0.0.0.0:80'],
+    ['*:80', '*:80'],
+    ['[::1]:080', '[::1]:80'],
+  ])
+    assert.equal(listenOf(written), meant);
+  for (const wrong of [
+    '',
+    ':80',
+    '0',
+    '65536',
+    '80 ssl',
+    '80\n',
+    '127.1:80',
+    'web:80',
+    '::1:80',
+    '[x]:80',
+    '1.2.3.4:',
+    '$X:80',
+    -1,
+    1.5,
+    null,
+  ])
+    assert.equal(listenOf(wrong), undefined, String(wrong));
+});
+
+test('a service file without more than listen has the defaults', () => {
+  assert.deepEqual(DiscoverSection.parse({ listen: 80 }), {
+    listen: '127.0.0.1:80',
+    mode: 'http',
+    balance: 'roundrobin',
+    serverOptions: '',
+    allowEmpty: false,
+  });
+});
+
+test('server options are words, and leave to Tandem what is Tandem’s', () => {
+  const optionsOf = (server_options: string) =>
+    DiscoverSection.safeParse({ listen: 80, server_options }).data?.serverOptions;
+  assert.equal(optionsOf('  check   inter 2s '), 'check inter 2s');
+  assert.equal(
+    optionsOf('sni str-weight check-sni id.example.com'),
+    'sni str-weight check-sni id.example.com',
+  );
+  for (const wrong of [
+    'check\ninter',
+    'check;x',
+    'check # x',
+    '${X}',
+    '"x"',
+    'a\\b',
+    'id 3',
+    'weight 3',
+    'disabled',
+    'check enabled',
+    '<<',
+  ])
+    assert.equal(optionsOf(wrong), undefined, wrong);
+});
+
+test('balance takes only algorithms that take servers at run time', () => {
+  for (const balance of ['source', 'static-rr', 'uri', ''])
+    assert.equal(DiscoverSection.safeParse({ listen: 80, balance }).success, false, balance);
+});
+
+test('an empty haproxy section has defaults, and the master socket lies beside the runtime socket', () => {
+  const config = HaproxySection.parse({});
+  assert.equal(config.runtimeSocket, '/run/tandem/haproxy.sock');
+  assert.equal(config.masterSocket, '/run/tandem/haproxy-master.sock');
+  assert.equal(config.onExit, 'keep');
+  assert.equal(HaproxySection.parse({ runtime_socket: '/a.b/socket' }).masterSocket, '/a.b/socket-master');
+});
+
+test('what would be another line, another option or too long for a socket is refused', () => {
+  for (const wrong of [
+    { global: ['maxconn 1\nmaxconn 2'] },
+    { defaults: ['a\rb'] },
+    { extra_sections: { 'listen x\nlisten y': [] } },
+    { extra_sections: { 'listen x': ['a\0'] } },
+    { runtime_socket: '/run/a b.sock' },
+    { runtime_socket: '/run/a,b.sock' },
+    { master_socket: '/run/a#b.sock' },
+    { runtime_socket: `/${'x'.repeat(88)}` },
+    { master_socket: `/${'x'.repeat(95)}` },
+    { mode: 'external' },
+    { on_exit: 'crash' },
+    { reload_deadline: '1ms' },
+    { binary: '' },
+    { colour: 'red' },
+  ])
+    assert.equal(HaproxySection.safeParse(wrong).success, false, JSON.stringify(wrong));
+  const longest = HaproxySection.parse({ runtime_socket: `/${'x'.repeat(87)}` });
+  assert.equal(longest.masterSocket.length, 95);
+});
