@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { access, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, test } from 'node:test';
@@ -447,6 +447,7 @@ export function registryConformance(
       const first = await scene.open({ resumeFile });
       await announce(first, WEB, instanceOf('i-1'));
       await first.close();
+      await assert.rejects(access(resumeFile), { code: 'ENOENT' });
       const second = await scene.open({ resumeFile });
       second.withdrawUnclaimed();
       await announce(second, WEB, instanceOf('i-1'));

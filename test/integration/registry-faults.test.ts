@@ -128,6 +128,30 @@ describe('registry faults: a peer that falls silent', { concurrency: true }, () 
     assert.equal(scene.registry.status.state, 'closed');
   });
 
+  test('what close could not withdraw is found by a successor that comes in time', async () => {
+    await using directory = await temporaryDirectory();
+    await using scene = await enter({
+      resumeFile: path.join(directory.name, 'session.json'),
+      sessionTimeoutMs: 8000,
+    });
+    await announce(scene.registry, scene.path, 'i-1');
+    await announce(scene.registry, scene.path, 'i-2');
+    const before = await scene.nodes.children(scene.path);
+    scene.proxy.blackhole();
+    await scene.registry.close();
+    scene.proxy.kill();
+    scene.proxy.pass();
+    const { registry } = await scene.open();
+    await announce(registry, scene.path, 'i-2');
+    registry.withdrawUnclaimed();
+    await eventually(async () =>
+      assert.deepEqual(
+        await scene.nodes.children(scene.path),
+        before.filter((child) => child.startsWith('i-2_')),
+      ),
+    );
+  });
+
   test('close while connecting, to a mute peer or to nobody, ends at once', async () => {
     await using scene = await enter();
     scene.proxy.acceptOnly();
@@ -311,6 +335,31 @@ describe('registry faults: a connection that is cut', { concurrency: true }, () 
     const [child, ...others] = await scene.nodes.children(scene.path);
     assert.match(child ?? '', /^i-2_/);
     assert.deepEqual(others, []);
+  });
+
+  test('what was wished and taken back during the outage was never there', async () => {
+    await using scene = await enter();
+    const neighbour = await openTestRegistry(server.port);
+    const watcher = follow(neighbour, scene.path);
+    const doomed = scene.registry.announce(scene.path, instanceOf('doomed'));
+    const changing = await announce(scene.registry, scene.path, 'changing', 1);
+    await watcher.shows('changing:1');
+    scene.proxy.acceptThenClose();
+    scene.proxy.kill();
+    await eventually(() => assert.equal(scene.registry.status.state, 'suspended'));
+    for (let weight = 2; weight <= 5; weight += 1) {
+      doomed.set(instanceOf('doomed'));
+      changing.set(instanceOf('changing', weight));
+      await sleep(20);
+    }
+    doomed.set(undefined);
+    scene.proxy.pass();
+    await Promise.all([doomed, changing].map((announcer) => announcer.agreed(limit())));
+    await watcher.shows('changing:5');
+    // The one before has number 0: nothing else was made in between.
+    assert.deepEqual(await scene.nodes.children(scene.path), ['changing_0000000001']);
+    await watcher.stop();
+    await neighbour.close();
   });
 
   test('attempts to connect become rare: no storm while the server turns everybody away', async () => {

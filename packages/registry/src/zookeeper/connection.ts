@@ -23,8 +23,11 @@ export interface Connection {
    */
   run<T>(operation: Operation<T>, options: { signal: AbortSignal; onWatch?: WatchListener }): Promise<T>;
   forgetWatch(listener: WatchListener): void;
-  /** Ends within two seconds. `keepSession` leaves session and ephemeral nodes to whoever resumes it. */
-  close(options: { keepSession: boolean }): Promise<void>;
+  /**
+   * Ends within two seconds. `keepSession` leaves session and ephemeral nodes to whoever resumes it.
+   * Resolves with whether the server has confirmed the end of the session.
+   */
+  close(options: { keepSession: boolean }): Promise<boolean>;
 }
 
 /** What is needed to take a session up again. */
@@ -52,6 +55,7 @@ const STATE = {
   disconnected: 0,
   connecting: 1,
   connected: 2,
+  closing: -1,
   closed: -2,
   expired: -3,
   authFailed: -4,
@@ -94,7 +98,8 @@ class LibraryConnection implements Connection {
   #handshakeTimer: NodeJS.Timeout | undefined;
   #dropReason: string | undefined;
   #disposed = false;
-  #closing: Promise<void> | undefined;
+  #closing: Promise<boolean> | undefined;
+  #isEndAnswered = false;
   #onClosed: (() => void) | undefined;
 
   constructor(options: ConnectionOptions) {
@@ -158,24 +163,28 @@ class LibraryConnection implements Connection {
     this.#watches.forget(listener);
   }
 
-  close(options: { keepSession: boolean }): Promise<void> {
+  close(options: { keepSession: boolean }): Promise<boolean> {
     this.#closing ??= this.#close(options);
     return this.#closing;
   }
 
   /** Never waits for the library to end by itself: under a blackhole it would not (B13). */
-  async #close({ keepSession }: { keepSession: boolean }): Promise<void> {
-    if (!keepSession && this.#manager.state === STATE.connected) {
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, CLOSE_DEADLINE_MS);
-        this.#onClosed = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-        this.#client.close();
-      });
-    }
+  async #close({ keepSession }: { keepSession: boolean }): Promise<boolean> {
+    const isEnding = !keepSession && this.#manager.state === STATE.connected;
+    const isEnded = isEnding && (await this.#endSession());
     this.#dispose();
+    return isEnded;
+  }
+
+  #endSession(): Promise<boolean> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => resolve(false), CLOSE_DEADLINE_MS);
+      this.#onClosed = () => {
+        clearTimeout(timer);
+        resolve(this.#isEndAnswered);
+      };
+      this.#client.close();
+    });
   }
 
   // --- requests
@@ -351,6 +360,9 @@ class LibraryConnection implements Connection {
       // A throw in a socket handler would end the process (B3, B9, B29).
       this.#drop(`cannot read what the server sent: ${messageOf(error)}`);
     }
+    const isIdle = manager.pendingQueue.length === 0 && manager.packetQueue.queue.length === 0;
+    // The library sends nothing after the end of the session, so that is what was answered last.
+    if (manager.state === STATE.closing && isIdle) this.#isEndAnswered = true;
     if (manager.socket?.destroyed === true) this.#framer.reset();
   }
 

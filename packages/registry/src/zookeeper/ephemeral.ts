@@ -107,6 +107,7 @@ class Ephemeral implements Announcer {
   }
 
   #touch(): void {
+    if (!this.#wanted.said) return;
     this.#revision += 1;
     clearTimeout(this.#retry);
     void this.#loop();
@@ -146,8 +147,6 @@ class Ephemeral implements Announcer {
   async #reconcile(): Promise<void> {
     const { session, path, place, pathEncoding } = this.#options;
     const { signal } = this.#abort;
-    const wanted = this.#wanted;
-    if (!wanted.said) return;
     const owner = await session.connected(signal);
     if (this.#node?.owner !== owner) this.#node = undefined;
     const standing =
@@ -156,6 +155,9 @@ class Ephemeral implements Announcer {
             isAt(node.instance, place),
           )
         : [this.#node];
+    // Only now: what was wanted before an outage may be wrong after it.
+    const wanted = this.#wanted;
+    if (!wanted.said) return;
     if (wanted.instance === undefined) {
       for (const node of standing) await this.#delete(node);
       this.#node = undefined;

@@ -130,10 +130,11 @@ class ZooKeeperRegistry implements Registry {
   async #close(options: { keep?: boolean }): Promise<void> {
     this.#abort.abort(new Error('the registry is closed'));
     for (const announcer of this.#announcers) announcer.release();
-    await this.#session.close({ keepSession: options.keep === true });
+    const isEnded = await this.#session.close({ keepSession: options.keep === true });
     await this.#saving;
     const { resumeFile } = this.#options;
-    if (options.keep !== true && resumeFile !== undefined) await rm(resumeFile, { force: true });
+    // Out of reach, the session and its nodes outlive us for a while: a successor within that time must find them.
+    if (isEnded && resumeFile !== undefined) await rm(resumeFile, { force: true });
   }
 
   #full(path: string): string {

@@ -37,7 +37,8 @@ export interface Session {
   forgetWatch(listener: WatchListener): void;
   /** Resolves with the session's id once there is a connection; rejects with the reason of the signal. */
   connected(signal: AbortSignal): Promise<bigint>;
-  close(options: { keepSession: boolean }): Promise<void>;
+  /** Resolves with whether the server has confirmed the end of the session. */
+  close(options: { keepSession: boolean }): Promise<boolean>;
 }
 
 export interface RunOptions {
@@ -68,7 +69,7 @@ class SupervisedSession implements Session {
   #state: SessionState = { state: 'connecting' };
   #connection: Connection;
   #renewal: NodeJS.Timeout | undefined;
-  #closing: Promise<void> | undefined;
+  #closing: Promise<boolean> | undefined;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -138,7 +139,7 @@ class SupervisedSession implements Session {
     });
   }
 
-  close(options: { keepSession: boolean }): Promise<void> {
+  close(options: { keepSession: boolean }): Promise<boolean> {
     if (this.#closing === undefined) {
       this.#become({ state: 'closed' });
       clearTimeout(this.#renewal);
