@@ -108,13 +108,13 @@ export function createServiceFiles(settings: HostSettings): ServiceFiles {
 
   return {
     async load() {
-      const { loaded, broken, problems } = await loadDirectory(settings.servicesDir, ServiceFile);
-      const current = new Map(loaded);
+      const { loaded, broken, isReadable, problems } = await loadDirectory(settings.servicesDir, ServiceFile);
+      const current = new Map(isReadable ? loaded : lastGood);
       for (const file of broken) {
         const before = lastGood.get(file);
         if (before !== undefined) current.set(file, before);
       }
-      const conflicts = findConflicts(current);
+      const conflicts = findConflicts(current, lastGood);
       for (const { file } of conflicts) current.delete(file);
       lastGood = current;
       const found = await Promise.all(conflicts.map(describeConflict));
@@ -148,11 +148,20 @@ interface Conflict {
   readonly reason: string;
 }
 
-/** What only shows when files are put side by side. The first file, by name, is in the right. */
-function findConflicts(definitions: ReadonlyMap<string, ServiceDefinition>): Conflict[] {
+/**
+ * What only shows when files are put side by side. A file that is in force already is in the right, so that a newcomer
+ * never displaces what runs; among the others it is the first by name.
+ */
+function findConflicts(
+  definitions: ReadonlyMap<string, ServiceDefinition>,
+  inForce: ReadonlyMap<string, ServiceDefinition>,
+): Conflict[] {
   const owners = new Map<string, string>();
   const conflicts: Conflict[] = [];
-  for (const [file, { service, discover }] of [...definitions].toSorted(([a], [b]) => (a < b ? -1 : 1))) {
+  const rank = (file: string) => `${inForce.has(file) ? 0 : 1}${file}`;
+  for (const [file, { service, discover }] of [...definitions].toSorted(([a], [b]) =>
+    rank(a) < rank(b) ? -1 : 1,
+  )) {
     const claims = [{ path: ['service'], what: `the service "${service}"` }];
     if (discover !== undefined)
       claims.push({ path: ['discover', 'listen'], what: `the address ${discover.listen}` });

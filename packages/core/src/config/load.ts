@@ -21,6 +21,8 @@ export interface LoadedDirectory<T> {
   readonly loaded: ReadonlyMap<string, T>;
   /** Files that exist but have no meaning; a caller that knows their last good version keeps that. */
   readonly broken: readonly string[];
+  /** False when the directory itself cannot be read: then nothing is known of its files. */
+  readonly isReadable: boolean;
   readonly problems: readonly ConfigProblem[];
 }
 
@@ -30,7 +32,7 @@ export async function loadDirectory<T>(directory: string, schema: z.ZodType<T>):
   try {
     names = await readdir(directory);
   } catch (error) {
-    return { loaded: new Map(), broken: [], problems: [unreadable(directory, error)] };
+    return { loaded: new Map(), broken: [], isReadable: false, problems: [unreadable(directory, error)] };
   }
   const files = names
     .filter((name) => /^[^.].*\.(ya?ml|json)$/.test(name))
@@ -47,7 +49,7 @@ export async function loadDirectory<T>(directory: string, schema: z.ZodType<T>):
       problems.push(...result.problems);
     }
   }
-  return { loaded, broken, problems };
+  return { loaded, broken, isReadable: true, problems };
 }
 
 function unreadable(file: string, error: unknown): ConfigProblem {

@@ -9,15 +9,11 @@ type Path = readonly PropertyKey[];
 export function parseYaml<T>(text: string, file: string, schema: z.ZodType<T>): Loaded<T> {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, merge: true });
-  const flaws = [...document.errors, ...document.warnings];
-  if (flaws.length > 0) {
-    const problems = flaws.map((flaw): ConfigProblem => ({
-      file,
-      ...at(lines, flaw.pos[0]),
-      path: '',
-      reason: `not valid YAML: ${flaw.message}`,
-    }));
-    return { ok: false, problems };
+  // Only the first: what follows a slip in syntax is mostly its echo.
+  const flaw = document.errors[0] ?? document.warnings[0];
+  if (flaw !== undefined) {
+    const reason = `not valid YAML: ${flaw.message}`;
+    return { ok: false, problems: [{ file, ...at(lines, flaw.pos[0]), path: '', reason }] };
   }
   let value: unknown;
   try {

@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, mkdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+
+import { createServiceFiles, type HostSettings, loadHostSettings } from '@tandem/cli/testing';
+import { formatProblem } from '@tandem/core';
+
+const HOST = `host: { name: h, address: 10.0.0.5 }
+registry: { zookeeper: { servers: [zk1] }, path_template: '/smart/{service}/here' }
+`;
+
+describe('the settings of a host', () => {
+  let root = '';
+  before(async () => {
+    root = await mkdtemp(path.join(tmpdir(), 'tandem-settings-'));
+  });
+  after(() => rm(root, { recursive: true, force: true }));
+
+  async function settings(host = HOST): Promise<HostSettings> {
+    const directory = await mkdtemp(path.join(root, 'host-'));
+    await mkdir(path.join(directory, 'services.d'));
+    await writeFile(path.join(directory, 'tandem.yaml'), host);
+    const loaded = await loadHostSettings(path.join(directory, 'tandem.yaml'));
+    assert.ok(loaded.ok, loaded.ok ? '' : loaded.problems.map(formatProblem).join());
+    return loaded.value;
+  }
+
+  function write(host: HostSettings, name: string, text: string): Promise<void> {
+    return writeFile(path.join(host.servicesDir, name), text);
+  }
+
+  test('have defaults for everything but the servers of the registry', async () => {
+    const host = await settings();
+
+    assert.deepEqual(host.registry.zookeeper.servers, [{ host: 'zk1', port: 2181 }]);
+    assert.equal(host.registry.zookeeper.sessionTimeoutMs, 16_000);
+    assert.equal(host.stateDir, '/var/lib/tandem');
+    assert.equal(host.haproxy.configFile, '/run/tandem/haproxy.cfg');
+    assert.equal(host.haproxy.masterSocket, '/run/tandem/haproxy-master.sock');
+    assert.equal(host.log.level, 'info');
+  });
+
+  test('take relative paths from the place of the host file', async () => {
+    const host = await settings(
+      `${HOST}state_dir: s\nhaproxy: { config_file: r/h.cfg, runtime_socket: r/h.sock }\n`,
+    );
+
+    const directory = path.dirname(host.file);
+    assert.equal(host.stateDir, path.join(directory, 's'));
+    assert.equal(host.haproxy.configFile, path.join(directory, 'r/h.cfg'));
+    assert.equal(host.haproxy.masterSocket, path.join(directory, 'r/h-master.sock'));
+  });
+
+  test('give a service without a path the one of the template', async () => {
+    const host = await settings();
+    await write(host, 'web.yaml', 'service: web\nregister: { port: 80 }\ndiscover: { listen: 3210 }\n');
+    await write(host, 'db.yaml', 'service: db\npath: /own/db\nregister: { port: 5432 }\n');
+
+    const { registrations, discovered, problems } = await createServiceFiles(host).load();
+
+    assert.deepEqual(problems, []);
+    assert.deepEqual(
+      registrations.map(({ service, path: at }) => `${service} ${at}`),
+      ['db /own/db', 'web /smart/web/here'],
+    );
+    assert.deepEqual(
+      discovered.map(({ service, config }) => `${service} ${config.listen}`),
+      ['web 127.0.0.1:3210'],
+    );
+  });
+
+  test('keep the last good version of a file that breaks, and drop that of a file that goes', async () => {
+    const host = await settings();
+    const files = createServiceFiles(host);
+    await write(host, 'a.yaml', 'service: a\nregister: { port: 1 }\n');
+    await write(host, 'b.yaml', 'service: b\nregister: { port: 2 }\n');
+    await files.load();
+
+    await write(host, 'a.yaml', 'service: a\nregister: { port: nonsense }\n');
+    await rm(path.join(host.servicesDir, 'b.yaml'));
+    const broken = await files.load();
+    await write(host, 'a.yaml', 'service: a\nregister: { port: 3 }\n');
+    const mended = await files.load();
+
+    assert.deepEqual(
+      broken.registrations.map(({ service, config }) => [service, config.port]),
+      [['a', 1]],
+    );
+    assert.deepEqual(
+      broken.problems.map(({ line, path: at }) => [line, at]),
+      [[2, 'register.port']],
+    );
+    assert.deepEqual(
+      mended.registrations.map(({ service, config }) => [service, config.port]),
+      [['a', 3]],
+    );
+    assert.deepEqual(mended.problems, []);
+  });
+
+  test('keep a good file in force when a later one claims its service or its address', async () => {
+    const host = await settings();
+    const files = createServiceFiles(host);
+    await write(host, 'b.yaml', 'service: b\ndiscover: { listen: 3210 }\n');
+    await files.load();
+    await write(host, 'a.yaml', 'service: b\ndiscover: { listen: 4000 }\n');
+    await write(host, 'c.yaml', 'service: c\ndiscover: { listen: 3210 }\n');
+
+    const { discovered, problems } = await files.load();
+
+    assert.deepEqual(
+      discovered.map(({ service, config }) => `${service} ${config.listen}`),
+      ['b 127.0.0.1:3210'],
+    );
+    assert.deepEqual(problems.map(({ file }) => path.basename(file)).toSorted(), ['a.yaml', 'c.yaml']);
+  });
+
+  test('say that a services_dir is missing, and keep what was read from it before', async () => {
+    const host = await settings();
+    const files = createServiceFiles(host);
+    await write(host, 'a.yaml', 'service: a\nregister: { port: 1 }\n');
+    await files.load();
+    await rm(host.servicesDir, { recursive: true });
+
+    const { registrations, problems } = await files.load();
+
+    assert.deepEqual(
+      registrations.map(({ service }) => service),
+      ['a'],
+    );
+    assert.match(problems.map(formatProblem).join(), /services\.d: does not exist/);
+  });
+});
