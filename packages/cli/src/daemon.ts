@@ -99,20 +99,26 @@ async function followServices(options: {
     said = text;
     apply(services);
   };
-  await reload();
+  // Watching begins before reading, so that a change in between is not missed.
   onHangup(() => reasons.set(true));
-  void pump(watchDirectories([settings.servicesDir], { signal }), () => reasons.set(true));
-  void pump(reasons, async () => {
-    try {
-      await reload();
-    } catch (error) {
-      log.error({ err: messageOf(error) }, 'cannot read the service files');
-    }
-  });
+  void forEach(watchDirectories([settings.servicesDir], { signal }), () => reasons.set(true), log);
+  await reload();
+  void forEach(reasons, reload, log);
 }
 
-async function pump<T>(values: AsyncIterable<T>, take: (value: T) => void | Promise<void>): Promise<void> {
-  for await (const value of values) await take(value);
+/** Takes every value; a failure costs that value only, and is logged. */
+async function forEach<T>(
+  values: AsyncIterable<T>,
+  take: (value: T) => void | Promise<void>,
+  log: Log,
+): Promise<void> {
+  for await (const value of values) {
+    try {
+      await take(value);
+    } catch (error) {
+      log.error({ err: messageOf(error) }, 'cannot follow the service files');
+    }
+  }
 }
 
 function listenForSignals(log: Log) {
