@@ -17,19 +17,21 @@ export interface OpenOptions {
 }
 
 /** A registry on ZooKeeper servers that listen on loopback, by the way that the daemons go. */
-export function openTestRegistry(
+export async function openTestRegistry(
   ports: number | readonly number[],
   options: OpenOptions = {},
 ): Promise<Registry> {
   const { pathEncoding = false, sessionTimeoutMs = 4000, chroot = '', log = silentLog } = options;
   const servers = [ports].flat().map((port) => ({ host: '127.0.0.1', port }));
-  return openRegistry(
+  const registry = await openRegistry(
     {
       zookeeper: { servers, chroot, sessionTimeoutMs, pathEncoding },
       pathTemplate: '/services/{service}',
     },
     { log, ...(options.resumeFile === undefined ? {} : { resumeFile: options.resumeFile }) },
   );
+  endLater(() => registry.close());
+  return registry;
 }
 
 export interface Line {
@@ -158,13 +160,21 @@ export function limit(ms = 20_000): AbortSignal {
   return AbortSignal.timeout(ms);
 }
 
-/** Fails the file when anything in it made Node warn, or ended in an error that nobody took. */
+const ends: (() => unknown)[] = [];
+
+/** What a test that fails leaves running is ended with its file, which would never end otherwise. */
+export function endLater(end: () => unknown): void {
+  ends.push(end);
+}
+
+/** Ends what is left, and fails the file when anything in it made Node warn, or ended in an error that nobody took. */
 export function noSurprises(): void {
   const surprises: unknown[] = [];
   const note = (surprise: unknown) => void surprises.push(surprise);
   const events = ['warning', 'unhandledRejection', 'uncaughtException'] as const;
   for (const event of events) process.on(event, note);
-  after(() => {
+  after(async () => {
+    await Promise.all(ends.map((end) => end()));
     for (const event of events) process.off(event, note);
     assert.deepEqual(surprises, []);
   });
