@@ -1,5 +1,7 @@
 // Discovery against a real HAProxy: what is desired, what runs and what is on disk are the same, whatever happens.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import net from 'node:net';
@@ -62,6 +64,8 @@ async function serving(world: HaproxyWorld, instances = [a.instance('a')]) {
     'web',
     instances.map(({ name }) => name),
   );
+  // The last that the first apply does.
+  await eventually(() => assert.ok(existsSync(path.join(world.stateDir, 'structure.json'))));
   return { port, web, daemon, say: world.registry.say.bind(world.registry, '/services/web') };
 }
 
@@ -294,7 +298,6 @@ describe('structure', () => {
     'a structure that haproxy -c refuses leaves the running one in force, also after a restart',
     async (world) => {
       const { daemon, web, port, say } = await serving(world);
-      await eventually(() => assert.ok(existsSync(path.join(world.stateDir, 'structure.json'))));
       await daemon.stop();
       const second = world.start([web()], { defaults: ['no such keyword'] });
       await eventually(() => assert.equal(world.logged('HAProxy refuses the configuration').length, 1));
@@ -375,6 +378,44 @@ describe('structure', () => {
       );
     },
   );
+});
+
+describe('membership that only a reload can bring about', () => {
+  scenario('more tombstones than are kept', async (world) => {
+    const { say } = await serving(world);
+    const crowd = Array.from({ length: 201 }, (_, index) => ({
+      name: `i${index}`,
+      host: '127.0.0.1',
+      port: 9,
+    }));
+    say([a.instance('a'), ...crowd]);
+    await world.becomes('web', ['a', ...crowd.map(({ name }) => name)]);
+    assert.equal(world.reloads(), 0);
+    say([a.instance('a')]);
+    await eventually(() =>
+      assert.deepEqual(
+        world.logged('reloaded HAProxy').map((entry) => entry.facts['reason']),
+        ['too-many-tombstones'],
+      ),
+    );
+    await world.becomes('web', ['a']);
+    const [state = ''] = await world.operate('show servers state web');
+    assert.doesNotMatch(state, / i\d/);
+  });
+
+  scenario('a server that somebody sent elsewhere', async (world) => {
+    const { say, port } = await serving(world);
+    await world.operate(`set server web/a_127.0.0.1:${a.port} addr 127.0.0.1 port ${b.port}`);
+    assert.equal(await ask(port), String(b.port));
+    say([a.instance('a'), c.instance('c')]);
+    await world.becomes('web', ['a', 'c']);
+    await eventually(() =>
+      assert.deepEqual(
+        world.logged('reloaded HAProxy').map((entry) => entry.facts['reason']),
+        ['server-moved'],
+      ),
+    );
+  });
 });
 
 describe('disturbances', () => {
@@ -498,6 +539,20 @@ describe('disturbances', () => {
     await world.becomes('web', ['a']);
   });
 
+  scenario('a HAProxy that is frozen while a daemon starts is waited for, not doubled', async (world) => {
+    const { daemon, web } = await serving(world);
+    const pids = [await world.masterPid(), await world.workerPid()];
+    await daemon.stop();
+    for (const pid of pids) process.kill(pid, 'SIGSTOP');
+    world.registry.say('/services/web', [a.instance('a'), b.instance('b')]);
+    world.start([web()]);
+    await sleep(3_000);
+    for (const pid of pids) process.kill(pid, 'SIGCONT');
+    await world.becomes('web', ['a', 'b']);
+    assert.deepEqual([await world.masterPid(), await world.workerPid()], pids);
+    assert.equal(world.logged('started HAProxy').length, 1);
+  });
+
   scenario('a failed source is asked again', async (world) => {
     const { say } = await serving(world);
     world.registry.fail('/services/web');
@@ -605,6 +660,45 @@ describe('the ends of a life', () => {
     assert.equal(world.logged('started HAProxy').length, 0);
     assert.equal(world.registry.watches('/services/web'), 0);
   });
+
+  for (const [moment, delayMs] of [
+    ['while it starts', 0],
+    ['once it serves', 700],
+  ] as const) {
+    scenario(
+      `a process whose daemon was told to end ${moment} ends by itself, and HAProxy goes on`,
+      async (world) => {
+        const { port, daemon } = await serving(world);
+        await daemon.stop();
+        const script = `
+        import { silentLog } from '@tandem/core';
+        import { createDiscovery, DiscoverSection } from '@tandem/discovery';
+        const registry = {
+          async *watch(path, signal) {
+            yield { instances: ${JSON.stringify([a.instance('a')])}, rejected: [] };
+            await new Promise((resolve) => signal.addEventListener('abort', resolve));
+          },
+        };
+        const haproxy = ${JSON.stringify(world.config)};
+        const discovery = createDiscovery({ registry, haproxy, stateDir: '${world.stateDir}', log: silentLog });
+        const config = DiscoverSection.parse({ listen: ${port}, balance: 'leastconn' });
+        discovery.update([{ service: 'web', path: '/services/web', config }]);
+        const controller = new AbortController();
+        setTimeout(() => controller.abort(), ${delayMs});
+        await discovery.run(controller.signal);
+      `;
+        const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+          cwd: import.meta.dirname,
+          stdio: 'inherit',
+        });
+        const [code] = (await once(child, 'exit', { signal: AbortSignal.timeout(10_000) })) as [
+          number | null,
+        ];
+        assert.equal(code, 0);
+        await eventually(async () => assert.equal(await ask(port), String(a.port)));
+      },
+    );
+  }
 
   scenario(
     'on_exit: stop lets requests finish and ends HAProxy',

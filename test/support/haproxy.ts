@@ -212,7 +212,10 @@ class World implements HaproxyWorld {
     return eventually(async () => {
       const servers = await this.servers(backend);
       const wanted = names.toSorted().join('\n');
-      const have = servers.map((server) => server.split('_')[0]).join('\n');
+      const have = servers
+        .map((server) => server.split('_')[0] ?? '')
+        .toSorted()
+        .join('\n');
       if (have !== wanted) throw new Error(`${backend} has [${have}] instead of [${wanted}]`);
       const inFile = await this.serversInFile(backend);
       if (inFile.join('\n') !== servers.join('\n'))

@@ -126,6 +126,8 @@ class DiscoveryDaemon implements Discovery {
     } finally {
       signal.removeEventListener('abort', abort);
       abort();
+      // An end may come between a change and its last step.
+      if (!this.#isBooting) this.#store.save(this.#catalog);
       await this.#store.close();
       if (this.#options.haproxy.onExit === 'stop') await this.#process.stop(STOP_GRACE_MS);
     }

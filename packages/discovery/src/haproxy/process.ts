@@ -143,22 +143,35 @@ class ManagedProcess implements HaproxyProcess {
    * stays away, whatever its owner does.
    */
   async #findMaster(signal: AbortSignal): Promise<boolean> {
+    const { masterSocket, runtimeSocket } = this.#config;
     const startedAt = performance.now();
     for (;;) {
-      try {
-        const pid = await readMasterPid(this.#config.masterSocket, signal);
-        if (this.#master?.pid !== pid) this.#log.info({ pid }, 'found a running HAProxy');
-        this.#master = identify(pid);
-        if (existsSync(this.#config.runtimeSocket)) return true;
-      } catch {
-        signal.throwIfAborted();
-        if (!existsSync(this.#config.masterSocket) && this.#master === undefined) return false;
+      const answer = await this.#askForMaster(signal);
+      const hasSockets = existsSync(masterSocket) && existsSync(runtimeSocket);
+      if (answer === 'known' && hasSockets) return true;
+      if (this.#master === undefined ? !existsSync(masterSocket) : !isAlive(this.#master)) return false;
+      const patienceMs = this.#master !== undefined && hasSockets ? LIVING_SILENCE_MS : UNKNOWN_SILENCE_MS;
+      if (performance.now() - startedAt > patienceMs) {
+        // It lives, and its listeners would share their ports with those of a second one.
+        if (this.#master === undefined && answer === 'silent')
+          throw new TandemError('HAPROXY_UNREACHABLE', 'a HAProxy runs that does not answer');
+        return false;
       }
-      if (this.#master !== undefined && !isAlive(this.#master)) return false;
-      const isWhole = existsSync(this.#config.masterSocket) && existsSync(this.#config.runtimeSocket);
-      const patienceMs = this.#master !== undefined && isWhole ? LIVING_SILENCE_MS : UNKNOWN_SILENCE_MS;
-      if (performance.now() - startedAt > patienceMs) return false;
       await sleep(20, signal);
+    }
+  }
+
+  /** One question: the master is known now, or somebody listens and says nothing of use, or nobody listens. */
+  async #askForMaster(signal: AbortSignal): Promise<'known' | 'silent' | 'absent'> {
+    try {
+      const pid = await readMasterPid(this.#config.masterSocket, signal);
+      if (this.#master?.pid !== pid) this.#log.info({ pid }, 'found a running HAProxy');
+      this.#master = identify(pid);
+      return 'known';
+    } catch (error) {
+      signal.throwIfAborted();
+      const code = systemErrorCode(error);
+      return code === 'ENOENT' || code === 'ECONNREFUSED' ? 'absent' : 'silent';
     }
   }
 
@@ -234,7 +247,7 @@ function alerts(output: string): string {
   return (lines.length === 0 ? output : lines.join('\n')).trim();
 }
 
-/** A process, and what tells it from a later one with the same pid. */
+/** A process, and what tells it from a later one with the same pid, where /proc can be read. */
 interface Master {
   readonly pid: number;
   readonly bornAt: string | undefined;
@@ -245,7 +258,12 @@ function identify(pid: number): Master {
 }
 
 function isAlive({ pid, bornAt }: Master): boolean {
-  return bornAt !== undefined && birthOf(pid) === bornAt;
+  if (bornAt !== undefined) return birthOf(pid) === bornAt;
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return systemErrorCode(error) === 'EPERM';
+  }
 }
 
 /** The kernel's start time of a process. A zombie that nobody has reaped yet is dead, though it still takes signals. */
