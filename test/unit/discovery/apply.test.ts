@@ -143,7 +143,7 @@ describe('a reload that is not seen in time', () => {
       keep: (structure: typeof old) => Promise<void>;
     }) => Promise<void>,
   ): Promise<void> {
-    let shown = renderConfig(old, new Map()).mark;
+    let shown = '';
     let reloads = 0;
     const script = (request: string) => {
       const servers = request.includes('show servers state') ? [''] : [];
@@ -174,10 +174,13 @@ describe('a reload that is not seen in time', () => {
       const store = createStructureStore(path.join(directory, 'structure.json'), silentLog);
       const applier = createApplier({ config, process: haproxy, store, log: silentLog });
       // An empty backend: the fake one never has a server.
-      const desired = { structure: wanted, membership: new Map([['web', []]]) };
+      const desired = { structure: { ...wanted, runtimeSocket }, membership: new Map([['web', []]]) };
+      const show = (structure: typeof old) =>
+        (shown = renderConfig({ ...structure, runtimeSocket }, new Map()).mark);
+      show(old);
       await body({
         apply: () => applier.apply(desired, new AbortController().signal),
-        show: (structure) => (shown = renderConfig(structure, new Map()).mark),
+        show,
         reloads: () => reloads,
         file,
         keep: (structure) => store.save(structure),

@@ -115,7 +115,7 @@ test('whatever a registry says, every server is harmless words on one line', () 
       const text = renderConfig(structureOf(), membersOf(instances)).text;
       assert.equal(text.split('\n').filter((text) => text.startsWith('  server ')).length, servers.length);
     }),
-    { numRuns: 200 },
+    { numRuns: 100 },
   );
 });
 
