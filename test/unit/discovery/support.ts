@@ -1,6 +1,6 @@
+import { once } from 'node:events';
 import fs from 'node:fs/promises';
 import net from 'node:net';
-import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
