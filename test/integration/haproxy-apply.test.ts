@@ -320,6 +320,24 @@ describe('structure', () => {
     },
   );
 
+  scenario('server options that HAProxy refuses are found before the first instance comes', async (world) => {
+    const { daemon, web, port } = await serving(world);
+    const other = await freePort();
+    const bad = service('api', `127.0.0.1:${other}`, { server_options: 'nonsense' });
+    daemon.discovery.update([web(), bad]);
+    world.registry.say('/services/api', []);
+    await eventually(() => assert.equal(world.logged('HAProxy refuses the configuration').length, 1));
+    world.registry.say('/services/api', [b.instance('b')]);
+    // A service that was to go in the same breath stays, and so do its servers in the file.
+    daemon.discovery.update([bad]);
+    await eventually(() => assert.equal(world.logged('HAProxy refuses the configuration').length, 2));
+    await sleep(300);
+    await world.becomes('web', ['a']);
+    assert.equal(await ask(port), String(a.port));
+    await assertLoadable(world);
+    assert.equal(world.reloads(), 0);
+  });
+
   scenario(
     'a structure that passes haproxy -c but cannot be loaded leaves the running one and its file in force',
     async (world) => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { buildStructure, renderConfig } from '@tandem/discovery';
+import { renderSample } from '@tandem/discovery/testing';
 
 import { service } from '../../support/haproxy.ts';
 import { HAPROXY, membersOf, structureOf } from './support.ts';
@@ -101,4 +102,15 @@ test('the mark says nothing of membership, and something of everything that need
     ].map((one) => structureOf([one])),
   ].map((structure) => renderConfig(structure, new Map()).mark);
   assert.equal(new Set([mark, ...others]).size, others.length + 1);
+});
+
+test('a sample has a server in every backend, with its options and the mark', () => {
+  const structure = structureOf([
+    service('web', LISTEN, { server_options: 'check' }),
+    service('api', 'localhost:1'),
+  ]);
+  const text = renderSample(structure);
+  assert.equal([...text.matchAll(/^ {2}server sample .*$/gm)].length, 2);
+  assert.match(text, /^ {2}server sample 127\.0\.0\.1:1 id 1 weight 1 .* check$/m);
+  assert.ok(text.includes(renderConfig(structure, new Map()).mark));
 });

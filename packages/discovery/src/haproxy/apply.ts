@@ -16,7 +16,7 @@ import type { HaproxyConfig } from '../config.ts';
 import { adoptServers, type Membership, type Structure } from './model.ts';
 import { planChanges, type ReloadReason, type Step } from './plan.ts';
 import type { HaproxyProcess } from './process.ts';
-import { renderConfig } from './render.ts';
+import { markOf, renderConfig, renderSample } from './render.ts';
 import {
   type Executed,
   executeSteps,
@@ -94,7 +94,9 @@ class FileFirstApplier implements Applier {
     const startedAt = performance.now();
     await this.#makeDirectories();
     await this.#recall();
-    const chosen = await this.#choose(await this.#complete(desired, signal), signal);
+    const structure = await this.#choose(desired.structure, signal);
+    const membership = await this.#complete({ structure, membership: desired.membership }, signal);
+    const chosen = { structure, membership, ...renderConfig(structure, membership) };
     await this.#write(chosen.text);
     await this.#ensureRunning(chosen, signal);
     const steps = await this.#converge(chosen, signal);
@@ -127,7 +129,7 @@ class FileFirstApplier implements Applier {
     const stored = await this.#store.load();
     if (stored === undefined) return;
     const structure = { ...stored, runtimeSocket: this.#config.runtimeSocket };
-    this.#good = { structure, mark: renderConfig(structure, new Map()).mark };
+    this.#good = { structure, mark: markOf(structure) };
   }
 
   /** They may be on a file system that does not outlive everything that this daemon does. */
@@ -138,32 +140,33 @@ class FileFirstApplier implements Applier {
   }
 
   /**
-   * A service of which nothing is known, because the registry has not spoken yet, keeps the servers that HAProxy has:
-   * the file must not lose them.
+   * A service of which nothing is known, because the registry has not spoken yet or the structure that goes without it
+   * was refused, keeps the servers that HAProxy has: the file must not lose them.
    */
-  async #complete(desired: Desired, signal: AbortSignal): Promise<Desired> {
-    if (desired.structure.proxies.every(({ name }) => desired.membership.has(name))) return desired;
+  async #complete(desired: Desired, signal: AbortSignal): Promise<Membership> {
+    const { structure, membership } = desired;
+    if (structure.proxies.every(({ name }) => membership.has(name))) return membership;
     try {
       const running = await readRunning(this.#config.runtimeSocket, signal);
-      return { ...desired, membership: adoptServers(desired, running.backends) };
+      return adoptServers(desired, running.backends);
     } catch (error) {
       signal.throwIfAborted();
       if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
-      return desired;
+      return membership;
     }
   }
 
-  /** The desired structure if HAProxy takes it, else the last good one; with the desired servers in either case. */
-  async #choose(desired: Desired, signal: AbortSignal): Promise<Chosen> {
-    const wanted = { ...desired, ...renderConfig(desired.structure, desired.membership) };
-    if (wanted.mark === this.#checked) return wanted;
-    if (!(await this.#isRefused(wanted.mark, signal))) {
-      const complaint = await this.#check(wanted.text, signal);
+  /** The wanted structure if HAProxy takes it, else the last good one. */
+  async #choose(wanted: Structure, signal: AbortSignal): Promise<Structure> {
+    const mark = markOf(wanted);
+    if (mark === this.#checked) return wanted;
+    if (!(await this.#isRefused(mark, signal))) {
+      const complaint = await this.#check(renderSample(wanted), signal);
       if (complaint === undefined) {
-        this.#checked = wanted.mark;
+        this.#checked = mark;
         return wanted;
       }
-      this.#refuse(wanted.mark, complaint, RETRY_REFUSED_MS);
+      this.#refuse(mark, complaint, RETRY_REFUSED_MS);
       if (this.#good !== undefined) {
         const remedy = 'going on with the last good structure';
         this.#log.error({ complaint, remedy }, 'HAProxy refuses the configuration');
@@ -173,9 +176,7 @@ class FileFirstApplier implements Applier {
       const complaint = this.#refused?.complaint ?? '';
       throw new TandemError('HAPROXY_REJECTED', `HAProxy refuses the configuration: ${complaint}`);
     }
-    const { membership } = desired;
-    const { structure } = this.#good;
-    return { structure, membership, ...renderConfig(structure, membership) };
+    return this.#good.structure;
   }
 
   /** A worker that came too late to be waited for proves that its structure is good after all. */

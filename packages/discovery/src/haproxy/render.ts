@@ -27,9 +27,23 @@ const marks = new WeakMap<Structure, string>();
 
 /** The text for a structure and its servers. Deterministic: equal input gives equal bytes. */
 export function renderConfig(structure: Structure, membership: Membership): Rendered {
+  const mark = markOf(structure);
+  return { text: template(view(structure, membership, mark)), mark };
+}
+
+/** Changes with everything that needs a reload, and with nothing else. */
+export function markOf(structure: Structure): string {
   const mark = marks.get(structure) ?? structureMark(template(view(structure, samples(structure), '')));
   marks.set(structure, mark);
-  return { text: template(view(structure, membership, mark)), mark };
+  return mark;
+}
+
+/**
+ * The text for a structure with one made-up server in every backend. If HAProxy takes it, it takes the structure with
+ * whatever servers: a mistake in `server_options` shows before the first instance does.
+ */
+export function renderSample(structure: Structure): string {
+  return renderConfig(structure, samples(structure)).text;
 }
 
 const SAMPLE: Server = {
