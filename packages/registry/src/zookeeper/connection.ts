@@ -1,13 +1,15 @@
 import { messageOf, TandemError } from '@tandem/core';
-import library, { type Client, type ConnectionManager, type Packet } from 'node-zookeeper-client';
+import library, { type Client, type ConnectionManager } from 'node-zookeeper-client';
 
 import { type Beat, startHeartbeat } from './heartbeat.ts';
 import { createFramer } from './framer.ts';
-import { JuteReader, JuteWriter } from './jute.ts';
+import { JuteReader } from './jute.ts';
 import { OPCODE, type Operation, refusal } from './opcodes.ts';
+import { type Answer, isOurs, packHello, packRequest, unpackAnswer } from './packets.ts';
 import { createReconnectDelay } from './reconnect-delay.ts';
-import type { ServerAddress } from './servers.ts';
+import { type ServerAddress, shuffled } from './servers.ts';
 import { createWatchTable, type WatchListener } from './watches.ts';
+import { createWindow } from './window.ts';
 
 /**
  * One client of the library is one session. The library (node-zookeeper-client 1.1.3, unmaintained) keeps the
@@ -73,24 +75,17 @@ export function openConnection(options: ConnectionOptions): Connection {
   return new LibraryConnection(options);
 }
 
-interface Waiting {
-  readonly signal: AbortSignal;
-  send(): void;
-  fail(error: unknown): void;
-}
-
 class LibraryConnection implements Connection {
   readonly #options: ConnectionOptions;
   readonly #client: Client;
   readonly #manager: ConnectionManager;
   readonly #watches = createWatchTable();
-  readonly #waiting: Waiting[] = [];
+  readonly #window = createWindow(MAX_IN_FLIGHT);
   readonly #framer = createFramer(
     (frame) => this.#onFrame(frame),
     () => this.#drop('the server sent a frame of negative length'),
   );
   readonly #delay;
-  #inFlight = 0;
   #beat: Beat | undefined;
   #lastReadAt = 0;
   #disconnectedAt: number | undefined = performance.now();
@@ -151,7 +146,7 @@ class LibraryConnection implements Connection {
         if (answer.ok) resolve(answer.value);
         else reject(answer.error);
       };
-      this.#enqueue({
+      this.#window.enter({
         signal,
         send: () => this.#send(operation, settle, () => reject(connectionLost(operation))),
         fail: reject,
@@ -189,35 +184,17 @@ class LibraryConnection implements Connection {
 
   // --- requests
 
-  #enqueue(waiting: Waiting): void {
-    if (this.#inFlight < MAX_IN_FLIGHT) waiting.send();
-    else this.#waiting.push(waiting);
-  }
-
   #send<T>(operation: Operation<T>, settle: (frame: Buffer) => void, lost: () => void): void {
-    this.#inFlight += 1;
     if (this.#manager.xid > MAX_XID) this.#manager.xid = 1;
-    this.#manager.queue(request(operation.opcode, operation.body), (error, frame) => {
-      this.#inFlight -= 1;
-      // After a loss nothing is sent from here: the library is still failing its queue and believes that it is
-      // connected, so the request would be failed in the same loop, for ever (B7).
+    this.#manager.queue(packRequest(operation.opcode, operation.body), (error, frame) => {
       if (frame === undefined || error !== null) {
+        this.#window.lost();
         lost();
         return;
       }
       settle(frame);
-      this.#sendNext();
+      this.#window.answered();
     });
-  }
-
-  #sendNext(): void {
-    while (this.#inFlight < MAX_IN_FLIGHT) {
-      const next = this.#waiting.shift();
-      if (next === undefined) return;
-      // Its caller has gone on: sent now, it would change the registry behind the caller's back.
-      if (next.signal.aborted) next.fail(next.signal.reason);
-      else next.send();
-    }
   }
 
   #answer<T>(operation: Operation<T>, frame: Buffer, onWatch: WatchListener | undefined): Answer<T> {
@@ -225,7 +202,7 @@ class LibraryConnection implements Connection {
     // Before anything is awaited: an event may follow in the same chunk.
     const kind = operation.watchKind?.(code);
     if (onWatch !== undefined && kind !== undefined) this.#watches.add(kind, operation.path, onWatch);
-    if (code === 0) return parse(operation, frame);
+    if (code === 0) return unpackAnswer(operation, frame);
     const recovered = operation.recover?.(code);
     return recovered === undefined
       ? { ok: false, error: refusal(operation, code) }
@@ -266,20 +243,18 @@ class LibraryConnection implements Connection {
     const downMs = performance.now() - (this.#disconnectedAt ?? performance.now());
     const lastZxid = downMs > manager.sessionTimeout ? 0n : manager.zxid.readBigInt64BE(0);
     if (lastZxid === 0n) manager.zxid = Buffer.alloc(8);
-    const hello = new JuteWriter()
-      .int(0)
-      .long(lastZxid)
-      .int(manager.sessionTimeout)
-      .long(manager.sessionId.readBigInt64BE(0))
-      .bytes(manager.sessionPassword)
-      .bool(false)
-      .toFrame();
+    const hello = packHello({
+      lastZxid,
+      timeoutMs: manager.sessionTimeout,
+      sessionId: manager.sessionId.readBigInt64BE(0),
+      password: manager.sessionPassword,
+    });
     manager.socket?.write(hello);
     // At the head, before whatever waits, and never twice (B8).
     manager.packetQueue.queue.unshift(
       ...this.#watches
         .requests(lastZxid)
-        .map((body) => ({ request: request(OPCODE.setWatches, body), callback() {} })),
+        .map((body) => ({ request: packRequest(OPCODE.setWatches, body), callback() {} })),
     );
   }
 
@@ -337,7 +312,7 @@ class LibraryConnection implements Connection {
     this.#framer.reset();
     this.#manager.pendingBuffer = null;
     for (const packet of this.#manager.packetQueue.queue.splice(0)) packet.callback?.(LOST);
-    for (const waiting of this.#waiting.splice(0)) waiting.fail(connectionLost());
+    this.#window.failWaiting(connectionLost());
     const reason = this.#dropReason ?? 'the connection ended';
     this.#dropReason = undefined;
     if (wasConnected) this.#options.onEvent({ kind: 'disconnected', reason });
@@ -377,7 +352,7 @@ class LibraryConnection implements Connection {
       return true;
     }
     const packet = this.#manager.pendingQueue[0];
-    if (packet === undefined || packet.request.header.xid !== xid || !ours.has(packet.request)) return false;
+    if (packet === undefined || packet.request.header.xid !== xid || !isOurs(packet.request)) return false;
     this.#manager.pendingQueue.shift();
     const zxid = frame.readBigInt64BE(8);
     if (zxid > 0n) this.#manager.zxid = Buffer.from(frame.subarray(8, 16));
@@ -407,42 +382,11 @@ class LibraryConnection implements Connection {
     manager.socket?.destroy();
     for (const packet of [...manager.packetQueue.queue.splice(0), ...manager.pendingQueue.splice(0)])
       packet.callback?.(LOST);
-    for (const waiting of this.#waiting.splice(0)) waiting.fail(connectionLost());
+    this.#window.failWaiting(connectionLost());
   }
 }
 
 const LOST = new Error('connection lost');
-const ours = new WeakSet<Packet['request']>();
-
-/** The library numbers it and keeps it in order; the bytes are ours. */
-function request(opcode: number, body: Buffer): Packet['request'] {
-  const made: Packet['request'] = {
-    header: { type: opcode, xid: 0 },
-    payload: null,
-    toBuffer() {
-      const head = Buffer.allocUnsafe(12);
-      head.writeInt32BE(body.length + 8, 0);
-      head.writeInt32BE(made.header.xid, 4);
-      head.writeInt32BE(opcode, 8);
-      return Buffer.concat([head, body]);
-    },
-  };
-  ours.add(made);
-  return made;
-}
-
-type Answer<T> =
-  { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: TandemError };
-
-function parse<T>(operation: Operation<T>, frame: Buffer): Answer<T> {
-  try {
-    return { ok: true, value: operation.parse(new JuteReader(frame, 20)) };
-  } catch (cause) {
-    const { name, path } = operation;
-    const message = `cannot read ZooKeeper's answer to ${name} ${path}`;
-    return { ok: false, error: new TandemError('REGISTRY_PROTOCOL', message, { cause, details: { path } }) };
-  }
-}
 
 function connectionLost(operation?: Pick<Operation<unknown>, 'name' | 'path'>): TandemError {
   const what = operation === undefined ? '' : ` to ${operation.name} ${operation.path}`;
@@ -453,11 +397,4 @@ function idBytes(id: bigint): Buffer {
   const bytes = Buffer.alloc(8);
   bytes.writeBigInt64BE(id);
   return bytes;
-}
-
-function shuffled<T>(items: readonly T[], random: () => number): T[] {
-  return items
-    .map((item) => ({ item, order: random() }))
-    .toSorted((a, b) => a.order - b.order)
-    .map(({ item }) => item);
 }

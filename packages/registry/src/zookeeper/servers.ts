@@ -20,3 +20,11 @@ export function parseServer(text: string): ServerAddress | undefined {
   if (bare === undefined || (isIP(bare) === 0 && !HOST_NAME.test(bare))) return undefined;
   return { host: bare, port };
 }
+
+/** In an order of chance, so that a fleet spreads over its ensemble. */
+export function shuffled<T>(items: readonly T[], random: () => number): T[] {
+  return items
+    .map((item) => ({ item, order: random() }))
+    .toSorted((a, b) => a.order - b.order)
+    .map(({ item }) => item);
+}

@@ -1,6 +1,6 @@
 import { setMaxListeners } from 'node:events';
 
-import { type Log, messageOf, TandemError, withDeadline } from '@tandem/core';
+import { formatEndpoint, type Log, messageOf, TandemError, withDeadline } from '@tandem/core';
 
 import {
   type Connection,
@@ -58,6 +58,8 @@ export interface SessionOptions {
 }
 
 const OPERATION_DEADLINE_MS = 10_000;
+/** A start without ZooKeeper is nothing to worry about, but somebody should know. */
+const PATIENCE_MS = 3_000;
 
 export function openSession(options: SessionOptions): Session {
   return new SupervisedSession(options);
@@ -69,11 +71,17 @@ class SupervisedSession implements Session {
   #state: SessionState = { state: 'connecting' };
   #connection: Connection;
   #renewal: NodeJS.Timeout | undefined;
+  readonly #patience: NodeJS.Timeout;
   #closing: Promise<boolean> | undefined;
 
   constructor(options: SessionOptions) {
     this.#options = options;
     this.#connection = this.#open(options.resume);
+    this.#patience = setTimeout(() => {
+      if (this.#state.state !== 'connecting') return;
+      const servers = options.servers.map(formatEndpoint);
+      options.log.warn({ servers }, 'no connection to ZooKeeper yet, going on trying');
+    }, PATIENCE_MS);
   }
 
   get state(): SessionState {
@@ -143,6 +151,7 @@ class SupervisedSession implements Session {
     if (this.#closing === undefined) {
       this.#become({ state: 'closed' });
       clearTimeout(this.#renewal);
+      clearTimeout(this.#patience);
       this.#closing = this.#connection.close(options);
     }
     return this.#closing;
