@@ -390,9 +390,11 @@ describe('structure', () => {
       asking.abort();
       await asked;
       assert.equal(failures, 0);
-      assert.deepEqual(
-        world.logged('reloaded HAProxy').map((entry) => entry.facts['reason']),
-        ['update-refused'],
+      await eventually(() =>
+        assert.deepEqual(
+          world.logged('reloaded HAProxy').map((entry) => entry.facts['reason']),
+          ['update-refused'],
+        ),
       );
     },
   );

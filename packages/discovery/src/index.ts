@@ -9,5 +9,5 @@ export {
 export { createDiscovery, type Discovery } from './discovery.ts';
 export { buildMembership, buildStructure } from './haproxy/model.ts';
 export { checkConfig } from './haproxy/check-config.ts';
-export { renderConfig } from './haproxy/render.ts';
+export { renderConfig, renderSample } from './haproxy/render.ts';
 export { readMasterPid, readRunning } from './haproxy/runtime.ts';

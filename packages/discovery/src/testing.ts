@@ -15,7 +15,6 @@ export {
 } from './haproxy/model.ts';
 export { planChanges, type Step } from './haproxy/plan.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
-export { renderSample } from './haproxy/render.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
 export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';

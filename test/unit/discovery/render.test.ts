@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { buildStructure, renderConfig } from '@tandem/discovery';
-import { renderSample } from '@tandem/discovery/testing';
+import { buildStructure, renderConfig, renderSample } from '@tandem/discovery';
 
 import { service } from '../../support/haproxy.ts';
 import { HAPROXY, membersOf, structureOf } from './support.ts';
