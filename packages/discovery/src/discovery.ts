@@ -13,7 +13,8 @@ import type { Registry } from '@tandem/registry';
 
 import { type Catalog, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
 import type { DiscoveredService, HaproxyConfig } from './config.ts';
-import { createApplier, type Desired, keepApplied } from './haproxy/apply.ts';
+import { createApplier, type Desired } from './haproxy/apply.ts';
+import { keepApplied } from './haproxy/keep-applied.ts';
 import { buildMembership, buildStructure, type Structure } from './haproxy/model.ts';
 import { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 import { readIdentity } from './haproxy/runtime.ts';

@@ -3,7 +3,8 @@
  * itself. Nothing here is promised to stay.
  */
 export { type CatalogEntry, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
-export { type Applier, createApplier, type Desired, keepApplied } from './haproxy/apply.ts';
+export { type Applier, createApplier, type Desired } from './haproxy/apply.ts';
+export { keepApplied } from './haproxy/keep-applied.ts';
 export {
   adoptServers,
   type Membership,

@@ -1,7 +1,7 @@
 import path from 'node:path';
 
 import { isTandemError } from '@tandem/core';
-import { buildStructure, checkConfig, renderConfig } from '@tandem/discovery';
+import { buildStructure, checkConfig, renderSample } from '@tandem/discovery';
 import type { CommandModule } from 'yargs';
 
 import { invalidConfig } from '../daemon.ts';
@@ -32,7 +32,7 @@ export const checkCommand: CommandModule<object, { config: string }> = {
 
 /** Lines of the host file that go to haproxy.cfg as they are can only be judged by HAProxy itself. */
 async function askHaproxy(settings: HostSettings, services: Services): Promise<string> {
-  const { text } = renderConfig(buildStructure(settings.haproxy, services.discovered), new Map());
+  const text = renderSample(buildStructure(settings.haproxy, services.discovered));
   let complaint: string | undefined;
   try {
     complaint = await checkConfig(settings.haproxy, text);

@@ -1,18 +1,10 @@
-import { mkdir, readFile, rm, stat } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 
-import {
-  createBackoff,
-  isTandemError,
-  type Log,
-  messageOf,
-  sleep,
-  sleepOrAborted,
-  TandemError,
-  writeFileAtomic,
-} from '@tandem/core';
+import { isTandemError, type Log, messageOf, sleep, TandemError, writeFileAtomic } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config.ts';
+import { type ConfigFile, createConfigFile } from './config-file.ts';
 import { adoptServers, type Membership, type Structure } from './model.ts';
 import { planChanges, type ReloadReason, type Step } from './plan.ts';
 import type { HaproxyProcess } from './process.ts';
@@ -76,8 +68,7 @@ class FileFirstApplier implements Applier {
   /** The mark of a structure that passed `haproxy -c`. */
   #checked: string | undefined;
   #refused: { mark: string; until: number; complaint: string } | undefined;
-  /** The file as it was left, and what tells whether somebody has touched it since. */
-  #written: { readonly text: string; readonly stamp: string | undefined } | undefined;
+  readonly #file: ConfigFile;
   /** The file that was there before this daemon wrote one. */
   #inherited: string | undefined;
   #applied: RunningIdentity | undefined;
@@ -88,18 +79,21 @@ class FileFirstApplier implements Applier {
     this.#process = deps.process;
     this.#store = deps.store;
     this.#log = deps.log;
+    this.#file = createConfigFile(deps.config.configFile);
   }
 
   async apply(desired: Desired, signal: AbortSignal): Promise<void> {
     const startedAt = performance.now();
-    await this.#makeDirectories();
-    await this.#recall();
+    if (this.#applied === undefined) await this.#prepare();
     const structure = await this.#choose(desired.structure, signal);
     const membership = await this.#complete({ structure, membership: desired.membership }, signal);
     const chosen = { structure, membership, ...renderConfig(structure, membership) };
-    await this.#write(chosen.text);
-    await this.#ensureRunning(chosen, signal);
-    const steps = await this.#converge(chosen, signal);
+    // The file first, the runtime second: whatever happens in between, a HAProxy that restarts comes up right.
+    // To look at the runtime meanwhile changes nothing.
+    const [running] = await Promise.all([this.#look(signal), this.#file.write(chosen.text)]);
+    const isKnown = running !== undefined && this.#applied !== undefined;
+    if (!isKnown) await this.#ensureRunning(chosen, signal);
+    const steps = await this.#converge(chosen, isKnown ? running : await this.#readRunning(signal), signal);
     if (this.#good?.mark !== chosen.mark) {
       this.#good = { structure: chosen.structure, mark: chosen.mark };
       await this.#store.save(chosen.structure);
@@ -123,9 +117,11 @@ class FileFirstApplier implements Applier {
     }
   }
 
-  async #recall(): Promise<void> {
-    if (this.#applied !== undefined || this.#good !== undefined) return;
-    this.#inherited ??= await readFile(this.#config.configFile, 'utf8').catch(() => undefined);
+  /** What a daemon that has just started has to find out. */
+  async #prepare(): Promise<void> {
+    await this.#makeDirectories();
+    if (this.#good !== undefined) return;
+    this.#inherited ??= await this.#file.read();
     const stored = await this.#store.load();
     if (stored === undefined) return;
     const structure = { ...stored, runtimeSocket: this.#config.runtimeSocket };
@@ -146,14 +142,8 @@ class FileFirstApplier implements Applier {
   async #complete(desired: Desired, signal: AbortSignal): Promise<Membership> {
     const { structure, membership } = desired;
     if (structure.proxies.every(({ name }) => membership.has(name))) return membership;
-    try {
-      const running = await readRunning(this.#config.runtimeSocket, signal);
-      return adoptServers(desired, running.backends);
-    } catch (error) {
-      signal.throwIfAborted();
-      if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
-      return membership;
-    }
+    const running = await this.#look(signal);
+    return running === undefined ? membership : adoptServers(desired, running.backends);
   }
 
   /** The wanted structure if HAProxy takes it, else the last good one. */
@@ -192,6 +182,7 @@ class FileFirstApplier implements Applier {
 
   async #check(text: string, signal: AbortSignal): Promise<string | undefined> {
     const candidate = `${this.#config.configFile}.candidate`;
+    await this.#makeDirectories();
     await writeFileAtomic(candidate, text, { mode: 0o640 });
     try {
       return await this.#process.check(candidate, signal);
@@ -205,31 +196,26 @@ class FileFirstApplier implements Applier {
     if (this.#checked === mark) this.#checked = undefined;
   }
 
-  /** The file first, the runtime second: whatever happens in between, a HAProxy that restarts comes up right. */
-  async #write(text: string): Promise<void> {
-    const { configFile } = this.#config;
-    const stamp = await stampOf(configFile);
-    if (stamp !== undefined && stamp === this.#written?.stamp && text === this.#written.text) return;
-    await writeFileAtomic(configFile, text, { mode: 0o640 });
-    this.#written = { text, stamp: await stampOf(configFile) };
-  }
-
   /** What was tried has not worked: a HAProxy that restarts now has to come up with what ran before. */
   async #putBack({ membership }: Desired): Promise<void> {
     const text =
       this.#good === undefined ? this.#inherited : renderConfig(this.#good.structure, membership).text;
-    if (text !== undefined) await this.#write(text);
+    if (text !== undefined) await this.#file.write(text);
   }
 
-  async #ensureRunning(chosen: Chosen, signal: AbortSignal): Promise<void> {
+  async #look(signal: AbortSignal): Promise<Running | undefined> {
     try {
-      await readIdentity(this.#config.runtimeSocket, signal);
-      // A daemon that has just started learns here whose HAProxy it is.
-      if (this.#applied !== undefined) return;
+      return await readRunning(this.#config.runtimeSocket, signal);
     } catch (error) {
       signal.throwIfAborted();
       if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
+      return undefined;
     }
+  }
+
+  /** Starts HAProxy unless it runs. A daemon that has just started learns here whose HAProxy it is. */
+  async #ensureRunning(chosen: Chosen, signal: AbortSignal): Promise<void> {
+    await this.#makeDirectories();
     const startedAt = performance.now();
     if ((await this.#process.ensure(signal)) === 'found') return;
     try {
@@ -247,11 +233,11 @@ class FileFirstApplier implements Applier {
     this.#log.info({ ms: Math.round(performance.now() - startedAt) }, 'HAProxy serves');
   }
 
-  async #converge(chosen: Chosen, signal: AbortSignal): Promise<readonly Step[]> {
+  async #converge(chosen: Chosen, first: Running, signal: AbortSignal): Promise<readonly Step[]> {
     const taken: Step[] = [];
     let refusals = 0;
     for (let round = 0; round < MAX_ROUNDS; round += 1) {
-      const running = await this.#readRunning(signal);
+      const running = round === 0 ? first : await this.#readRunning(signal);
       const plan = planChanges(running, chosen);
       if (plan.kind === 'reload') {
         await this.#reload(plan.reason, running, chosen, signal);
@@ -350,68 +336,7 @@ class FileFirstApplier implements Applier {
   }
 }
 
-/** Changes whenever a file is replaced or written to; undefined when there is none. */
-async function stampOf(file: string): Promise<string | undefined> {
-  try {
-    const { ino, size, mtimeMs } = await stat(file);
-    return `${ino} ${size} ${mtimeMs}`;
-  } catch {
-    return undefined;
-  }
-}
-
 function describeStep(step: Step): string {
   const name = step.kind === 'add' ? step.server.name : step.server;
   return `${step.kind} ${step.backend}/${name}`;
-}
-
-const WATCH_MS = 250;
-const FULL_CHECK_MS = 10_000;
-
-/**
- * Keeps HAProxy as desired until the signal is aborted: applies what is new, looks every 250 ms whether the worker is
- * still the same, and compares everything every 10 s. Failures are logged and tried again; they never end the loop.
- */
-export async function keepApplied(deps: {
-  applier: Applier;
-  desired: () => Desired | undefined;
-  changes: AsyncIterable<unknown>;
-  look: () => void;
-  log: Log;
-  signal: AbortSignal;
-  onApplied: () => void;
-}): Promise<void> {
-  const { applier, changes, log, signal } = deps;
-  const backoff = createBackoff({ baseMs: 100, maxMs: 5_000 });
-  const timer = setInterval(deps.look, WATCH_MS);
-  let applied: Desired | undefined;
-  let appliedAt = -Infinity;
-  try {
-    for await (const _ of changes) {
-      const desired = deps.desired();
-      if (desired === undefined) continue;
-      try {
-        const isDue = desired !== applied || performance.now() - appliedAt > FULL_CHECK_MS;
-        if (!isDue && (await applier.isUndisturbed(signal))) continue;
-        if (!isDue) log.warn({}, 'HAProxy is not the one that was left, looking after it');
-        await applier.apply(desired, signal);
-        applied = desired;
-        appliedAt = performance.now();
-        backoff.reset();
-        deps.onApplied();
-      } catch (error) {
-        if (signal.aborted) return;
-        applied = undefined;
-        const retryMs = Math.round(backoff.next());
-        log.error(
-          { err: messageOf(error), code: isTandemError(error) ? error.code : undefined, retryMs },
-          'cannot bring HAProxy to the desired state, trying again',
-        );
-        if (await sleepOrAborted(retryMs, signal)) return;
-        deps.look();
-      }
-    }
-  } finally {
-    clearInterval(timer);
-  }
 }
