@@ -44,21 +44,32 @@ async function announce(client: WireClient, service: string, port: number): Prom
 }
 
 /** One command on a connection of its own, as short as it can be. */
-async function bareCommand(socket: string, command: string): Promise<number> {
-  const startedAt = performance.now();
-  const connection = net.connect(socket);
-  connection.end(`${command}\n`);
-  connection.resume();
+async function ask(socket: string, command: string): Promise<string> {
+  const connection = net.connect(socket).setEncoding('utf8');
+  let answer = '';
+  connection.on('data', (text: string) => {
+    answer += text;
+  });
+  connection.end(`${command}
+`);
   await once(connection, 'close');
+  return answer;
+}
+
+async function timed(task: Promise<unknown>): Promise<number> {
+  const startedAt = performance.now();
+  await task;
   return performance.now() - startedAt;
 }
 
 async function untilRouted(socket: string, service: string, port: number, wanted: boolean): Promise<number> {
   const giveUpAt = performance.now() + LIMIT_MS;
   while (performance.now() < giveUpAt) {
-    const { backends } = await readRunning(socket);
-    const server = backends.get(service)?.get(`bench_127.0.0.1:${port}`);
-    if ((server?.inRotation ?? false) === wanted) return performance.now();
+    // A server is in rotation when its srv_admin_state, the seventh column, is 0 (HAProxy's management guide, 9.3).
+    const line = (await ask(socket, `show servers state ${service}`))
+      .split('\n')
+      .find((text) => text.includes(` bench_127.0.0.1:${port} `));
+    if ((line?.split(' ')[6] === '0') === wanted) return performance.now();
     await sleep(1);
   }
   throw new Error(`HAProxy did not follow within ${LIMIT_MS} ms`);
@@ -130,7 +141,7 @@ try {
     await sleep(20);
 
     for (let floor = 0; floor < 2; floor += 1) {
-      commands.push(await bareCommand(socket, `set server ${service}/bench_127.0.0.1:20000 weight 1`));
+      commands.push(await timed(ask(socket, `set server ${service}/bench_127.0.0.1:20000 weight 1`)));
     }
   }
   const after = await readRunning(socket);
