@@ -11,6 +11,7 @@ import {
   locate,
   LogSection,
   RegistryPath,
+  type ResolvedHost,
   resolveHost,
   SafeName,
 } from '@tandem/core';
@@ -58,7 +59,7 @@ type ServiceDefinition = z.output<typeof ServiceFile>;
 /** The host file with everything filled in and every path absolute. */
 export interface HostSettings {
   readonly file: string;
-  readonly host: HostConfig;
+  readonly host: ResolvedHost;
   readonly registry: RegistryConfig;
   readonly servicesDir: string;
   readonly stateDir: string;
@@ -69,13 +70,15 @@ export interface HostSettings {
 export async function loadHostSettings(file: string): Promise<Loaded<HostSettings>> {
   const loaded = await loadFile(file, HostFile);
   if (!loaded.ok) return loaded;
-  const { host, registry, services_dir, state_dir, haproxy, log } = loaded.value;
+  const { registry, services_dir, state_dir, haproxy, log } = loaded.value;
+  const host = resolveHost(loaded.value.host);
+  if (!SafeName.safeParse(host.name).success) return { ok: false, problems: [unusableName(file, host.name)] };
   const absolute = (part: string) => path.resolve(path.dirname(file), part);
   return {
     ok: true,
     value: {
       file,
-      host: resolveHost(host),
+      host,
       registry,
       servicesDir: absolute(services_dir),
       stateDir: absolute(state_dir),
@@ -88,6 +91,20 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
       log,
     },
   };
+}
+
+function unusableName(file: string, name: string): ConfigProblem {
+  const reason = `this machine is called ${JSON.stringify(name)}, which cannot stand in a registry`;
+  return { file, line: 1, column: 1, path: 'host.name', reason, remedy: 'Set host.name' };
+}
+
+/** The host as its instances are announced. A loopback address would send every other host to itself. */
+export function announcedHost({ file, host }: HostSettings): Loaded<HostConfig> {
+  const { address } = host;
+  if (address !== undefined) return { ok: true, value: { ...host, address } };
+  const reason = 'this machine has no address but loopback ones';
+  const remedy = 'Set host.address to what other hosts reach it by';
+  return { ok: false, problems: [{ file, line: 1, column: 1, path: 'host.address', reason, remedy }] };
 }
 
 /** What the service files of a host ask for, and what is wrong with those that were set aside. */

@@ -2,4 +2,4 @@
 export { type Route, type Routing, watchRouting } from './demo/routing.ts';
 export { startTraffic, type Traffic } from './demo/traffic.ts';
 export { CHECK, createWorld, type Daemon, type World } from './demo/world.ts';
-export { createServiceFiles, type HostSettings, loadHostSettings } from './settings.ts';
+export { announcedHost, createServiceFiles, type HostSettings, loadHostSettings } from './settings.ts';

@@ -16,6 +16,7 @@ export {
   LogSection,
   Port,
   RegistryPath,
+  type ResolvedHost,
   resolveHost,
   SafeName,
 } from './config/sections.ts';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
-import { createServiceFiles, type HostSettings, loadHostSettings } from '@tandem/cli/testing';
+import { announcedHost, createServiceFiles, type HostSettings, loadHostSettings } from '@tandem/cli/testing';
 import { formatProblem } from '@tandem/core';
 
 const HOST = `host: { name: h, address: 10.0.0.5 }
@@ -130,5 +130,25 @@ describe('the settings of a host', () => {
       ['a'],
     );
     assert.match(problems.map(formatProblem).join(), /services\.d: does not exist/);
+  });
+});
+
+describe('the host that is announced', () => {
+  const settings = { file: '/etc/tandem/tandem.yaml' } as HostSettings;
+
+  test('is the one of the settings', () => {
+    const host = { name: 'h', address: '10.0.0.5', labels: { zone: 'a' } };
+
+    assert.deepEqual(announcedHost({ ...settings, host }), { ok: true, value: host });
+  });
+
+  test('needs an address that other hosts can reach', () => {
+    const announced = announcedHost({ ...settings, host: { name: 'h', address: undefined, labels: {} } });
+
+    assert.ok(!announced.ok);
+    assert.deepEqual(announced.problems.map(formatProblem), [
+      '/etc/tandem/tandem.yaml:1:1: host.address: this machine has no address but loopback ones. ' +
+        'Set host.address to what other hosts reach it by',
+    ]);
   });
 });

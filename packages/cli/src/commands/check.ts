@@ -5,7 +5,13 @@ import { buildStructure, checkConfig, renderSample } from '@tandem/discovery';
 import type { CommandModule } from 'yargs';
 
 import { invalidConfig } from '../daemon.ts';
-import { createServiceFiles, type HostSettings, loadHostSettings, type Services } from '../settings.ts';
+import {
+  announcedHost,
+  createServiceFiles,
+  type HostSettings,
+  loadHostSettings,
+  type Services,
+} from '../settings.ts';
 import { configOption } from './options.ts';
 
 export const checkCommand: CommandModule<object, { config: string }> = {
@@ -22,7 +28,9 @@ export const checkCommand: CommandModule<object, { config: string }> = {
     const loaded = await loadHostSettings(path.resolve(config));
     if (!loaded.ok) throw invalidConfig(loaded.problems);
     const services = await createServiceFiles(loaded.value).load();
-    if (services.problems.length > 0) throw invalidConfig(services.problems);
+    const host = services.registrations.length === 0 ? undefined : announcedHost(loaded.value);
+    const problems = [...services.problems, ...(host?.ok === false ? host.problems : [])];
+    if (problems.length > 0) throw invalidConfig(problems);
     const verdict = await askHaproxy(loaded.value, services);
     const { registrations, discovered, files } = services;
     const counts = `${files} service files, ${registrations.length} registered, ${discovered.length} discovered`;

@@ -4,16 +4,19 @@ import { messageOf } from '@tandem/core';
 import { createRegistrar } from '@tandem/registrar';
 import { openRegistry } from '@tandem/registry';
 
-import { runDaemon } from '../daemon.ts';
+import { invalidConfig, runDaemon } from '../daemon.ts';
+import { announcedHost } from '../settings.ts';
 
 const WITHDRAW_DEADLINE_MS = 5_000;
 
 /** The registrar in the foreground. SIGTERM withdraws everything; SIGUSR2 leaves it to a successor. */
 export function runRegistrar(configFile: string): Promise<void> {
   return runDaemon('registrar', configFile, async ({ settings, log, signal, ending, followServices }) => {
+    const host = announcedHost(settings);
+    if (!host.ok) throw invalidConfig(host.problems);
     const resumeFile = path.join(settings.stateDir, 'registrar-session.json');
     const registry = await openRegistry(settings.registry, { log, resumeFile });
-    const registrar = createRegistrar({ host: settings.host, registry, log });
+    const registrar = createRegistrar({ host: host.value, registry, log });
     await followServices(({ registrations, problems }) =>
       registrar.update(registrations, { isComplete: problems.length === 0 }),
     );

@@ -41,11 +41,18 @@ export interface HostConfig {
   readonly labels: Readonly<Record<string, string>>;
 }
 
-/** Fills in what the host file leaves to the machine. */
-export function resolveHost(section: z.output<typeof HostSection>): HostConfig {
+/** What the host file says, and what it leaves to the machine; undefined where the machine has nothing to offer. */
+export interface ResolvedHost {
+  /** Not yet known to be safe: a machine may be called anything. */
+  readonly name: string;
+  readonly address: string | undefined;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export function resolveHost(section: z.output<typeof HostSection>): ResolvedHost {
   return {
     name: section.name ?? hostname(),
-    address: section.address ?? firstAddress() ?? '127.0.0.1',
+    address: section.address ?? firstAddress(),
     labels: section.labels,
   };
 }
