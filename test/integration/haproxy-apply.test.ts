@@ -320,57 +320,73 @@ describe('structure', () => {
     },
   );
 
-  scenario('server options that HAProxy refuses are found before the first instance comes', async (world) => {
-    const { daemon, web, port } = await serving(world);
-    const other = await freePort();
-    const bad = service('api', `127.0.0.1:${other}`, { server_options: 'nonsense' });
-    daemon.discovery.update([web(), bad]);
-    world.registry.say('/services/api', []);
-    await eventually(() => assert.equal(world.logged('HAProxy refuses the configuration').length, 1));
+  scenario('a service that HAProxy refuses is set aside, and everything else goes on', async (world) => {
+    const { daemon, web, port, say } = await serving(world);
+    const [bad, other] = [await freePort(), await freePort()];
+    const api = (options: Record<string, unknown>) => service('api', `127.0.0.1:${bad}`, options);
     world.registry.say('/services/api', [b.instance('b')]);
-    // A service that was to go in the same breath stays, and so do its servers in the file.
-    daemon.discovery.update([bad]);
-    await eventually(() => assert.equal(world.logged('HAProxy refuses the configuration').length, 2));
-    await sleep(300);
-    await world.becomes('web', ['a']);
-    assert.equal(await ask(port), String(a.port));
-    await assertLoadable(world);
+    world.registry.say('/services/jobs', [b.instance('b')]);
+
+    daemon.discovery.update([web(), api({ server_options: 'nonsense' })]);
+    await eventually(() => {
+      const [said] = world.logged('set a service aside');
+      assert.equal(said?.facts['service'], 'api');
+      assert.match(String(said?.facts['reason']), /nonsense/);
+    });
     assert.equal(world.reloads(), 0);
+    // A good newcomer beside it, and membership, are not held up.
+    daemon.discovery.update([
+      web(),
+      api({ server_options: 'nonsense' }),
+      service('jobs', `127.0.0.1:${other}`),
+    ]);
+    await eventually(async () => assert.equal(await ask(other), String(b.port)));
+    say([a.instance('a'), c.instance('c')]);
+    await world.becomes('web', ['a', 'c']);
+    await assertLoadable(world);
+    assert.equal(world.reloads(), 1);
+
+    daemon.discovery.update([web(), api({}), service('jobs', `127.0.0.1:${other}`)]);
+    await eventually(async () => assert.equal(await ask(bad), String(b.port)));
+    await ask(port);
   });
 
   scenario(
-    'a structure that passes haproxy -c but cannot be loaded leaves the running one and its file in force',
+    'a service whose address is taken is set aside until it is free, on a cold start too',
     async (world) => {
       const { daemon, web, port, say } = await serving(world);
-      const taken = net.createServer().listen(0, '127.0.0.1');
+      const taken = net.createServer((socket) => socket.destroy()).listen(0, '127.0.0.1');
+      await eventually(() => assert.ok(taken.listening));
+      const conflict = (taken.address() as net.AddressInfo).port;
+      const services = [web(), service('api', `127.0.0.1:${conflict}`)];
+      world.registry.say('/services/api', [b.instance('b')]);
       try {
-        await eventually(() => assert.ok(taken.listening));
-        const conflict = (taken.address() as net.AddressInfo).port;
-        daemon.discovery.update([web(), service('api', `127.0.0.1:${conflict}`)]);
+        daemon.discovery.update(services);
         await eventually(() => {
-          const [failure] = world.logged('cannot bring HAProxy to the desired state, trying again');
-          assert.equal(failure?.facts['code'], 'HAPROXY_RELOAD_FAILED');
+          const [said] = world.logged('set a service aside');
+          assert.equal(said?.facts['service'], 'api');
+          assert.equal(
+            said?.facts['reason'],
+            `the address 127.0.0.1:${conflict} is taken by another process`,
+          );
         });
         say([a.instance('a'), c.instance('c')]);
         await world.becomes('web', ['a', 'c']);
+        assert.equal(world.reloads(), 0);
         assert.doesNotMatch(await readFile(world.config.configFile, 'utf8'), /backend api/);
-        process.kill(await world.masterPid(), 'SIGKILL');
-        await eventually(() => assert.equal(world.logged('HAProxy has ended').length, 1));
-        await world.becomes('web', ['a', 'c']);
-        await eventually(() => ask(port));
-        assert.equal(world.reloads(), 1);
 
         await daemon.stop();
         process.kill(await world.masterPid(), 'SIGKILL');
         await eventually(() => assert.rejects(ask(port)));
-        world.start([web(), service('api', `127.0.0.1:${conflict}`)]);
+        world.start(services);
         await world.becomes('web', ['a', 'c']);
         await ask(port);
       } finally {
         taken.close();
       }
+      await eventually(async () => assert.equal(await ask(conflict), String(b.port)), 30_000);
+      assert.equal(world.reloads(), 1);
     },
-    { reload_deadline: '2s' },
   );
 
   scenario(

@@ -12,17 +12,18 @@ export interface CatalogEntry {
 export const emptyCatalog: Catalog = new Map();
 
 /**
- * The catalog after a snapshot. A service whose last instance vanished keeps those it had, unless it is allowed to be
- * empty: an answer that somebody might still give beats none at all.
+ * The catalog after a snapshot. A service whose last usable instance vanished keeps those it had, unless it is allowed
+ * to be empty: an answer that somebody might still give beats none at all.
  */
 export function recordSnapshot(
   catalog: Catalog,
   service: string,
   snapshot: Snapshot,
-  policy: { allowEmpty: boolean },
+  policy: { allowEmpty: boolean; isUsable: (instance: Instance) => boolean },
 ): Catalog {
   const before = catalog.get(service)?.instances ?? [];
-  const keep = snapshot.instances.length === 0 && before.length > 0 && !policy.allowEmpty;
+  const keep =
+    !policy.allowEmpty && before.some(policy.isUsable) && !snapshot.instances.some(policy.isUsable);
   const entry = keep ? { instances: before, kept: true } : { instances: snapshot.instances, kept: false };
   return new Map(catalog).set(service, entry);
 }

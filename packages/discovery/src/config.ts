@@ -26,6 +26,13 @@ function parseListen(text: string): string | undefined {
 /** One line of haproxy.cfg, as its owner wrote it: trusted, but it has to be one line. */
 const ConfigLine = z.string().regex(/^[^\p{Cc}]*$/u, 'must be a single line');
 
+/** Lines of the global section that would take from under Tandem what it stands on. */
+const RESERVED = /^\s*(?:no\s+)?(description|daemon|master-worker|nbproc)\b/;
+const GlobalLine = ConfigLine.refine(
+  (line) => !RESERVED.test(line),
+  'must not set description, daemon, master-worker or nbproc: Tandem does',
+);
+
 /** Options of every server of a backend, such as `check inter 2s`. They go to the file and to HAProxy's command line. */
 const ServerOptions = z
   .string()
@@ -96,7 +103,7 @@ export const HaproxySection = z
         'what becomes of HAProxy when the daemon ends: keep it for the next one, or stop it gracefully',
       ),
     reload_deadline: duration({ minMs: 1_000, maxMs: 600_000 }).prefault('10s'),
-    global: z.array(ConfigLine).default([]).describe('lines added to the global section'),
+    global: z.array(GlobalLine).default([]).describe('lines added to the global section'),
     defaults: z.array(ConfigLine).default([]).describe('lines added to the defaults section'),
     extra_sections: z
       .record(ConfigLine, z.array(ConfigLine))

@@ -15,7 +15,7 @@ import { type Catalog, emptyCatalog, forgetService, recordSnapshot } from './cat
 import type { DiscoveredService, HaproxyConfig } from './config.ts';
 import { createApplier, type Desired } from './haproxy/apply.ts';
 import { keepApplied } from './haproxy/keep-applied.ts';
-import { buildMembership, buildStructure, type Structure } from './haproxy/model.ts';
+import { buildMembership, buildStructure, isUsable, type Structure } from './haproxy/model.ts';
 import { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 import { readIdentity } from './haproxy/runtime.ts';
 import { createStructureStore } from './haproxy/structure-store.ts';
@@ -61,6 +61,7 @@ class DiscoveryDaemon implements Discovery {
   readonly #fresh = new Set<string>();
   readonly #complaints = new Map<string, string>();
   #catalog: Catalog = emptyCatalog;
+  #saved: Catalog = emptyCatalog;
   #structure: Structure;
   #desired: Desired | undefined;
   #isBooting = true;
@@ -122,21 +123,24 @@ class DiscoveryDaemon implements Discovery {
         look: () => this.#wake.set(true),
         log: this.#log,
         signal,
-        onApplied: () => this.#store.save(this.#catalog),
+        onApplied: () => {
+          this.#save();
+          void this.#process.tidy();
+        },
       });
     } finally {
       signal.removeEventListener('abort', abort);
       abort();
       // An end may come between a change and its last step.
-      if (!this.#isBooting) this.#store.save(this.#catalog);
+      if (!this.#isBooting) this.#save();
       await this.#store.close();
       if (this.#options.haproxy.onExit === 'stop') await this.#process.stop(STOP_GRACE_MS);
     }
   }
 
   /**
-   * A HAProxy that runs needs nothing until the registry has spoken: acting on the saved catalog would undo what
-   * changed since it was saved. Without one, an answer from yesterday's servers beats none.
+   * A HAProxy that runs knows better than the saved catalog, which may be from before its last changes: it keeps what
+   * it has until the registry has spoken. Without one, an answer from yesterday's servers beats none.
    */
   async #boot(signal: AbortSignal): Promise<void> {
     const isRunning = await readIdentity(this.#options.haproxy.runtimeSocket, signal).then(
@@ -144,7 +148,8 @@ class DiscoveryDaemon implements Discovery {
       () => false,
     );
     const saved = await this.#store.load();
-    for (const [service, entry] of saved) {
+    this.#saved = saved;
+    for (const [service, entry] of isRunning ? emptyCatalog : saved) {
       if (this.#following.has(service) && !this.#fresh.has(service))
         this.#catalog = new Map(this.#catalog).set(service, entry);
     }
@@ -170,6 +175,14 @@ class DiscoveryDaemon implements Discovery {
       this.#log.warn({ missing: missing.slice(0, 20) }, 'starting without the registry for some services');
     this.#isBooting = false;
     this.#publish();
+  }
+
+  /** What the registry has not spoken of yet stays as it was saved. */
+  #save(): void {
+    const silent = [...this.#saved].filter(
+      ([service]) => this.#following.has(service) && !this.#catalog.has(service),
+    );
+    this.#store.save(silent.length === 0 ? this.#catalog : new Map([...silent, ...this.#catalog]));
   }
 
   #follow(service: DiscoveredService): void {
@@ -200,7 +213,10 @@ class DiscoveryDaemon implements Discovery {
 
   #record({ service, config }: DiscoveredService, snapshot: Snapshot): void {
     this.#fresh.add(service);
-    this.#catalog = recordSnapshot(this.#catalog, service, snapshot, config);
+    this.#catalog = recordSnapshot(this.#catalog, service, snapshot, {
+      allowEmpty: config.allowEmpty,
+      isUsable,
+    });
     if (this.#catalog.get(service)?.kept === true)
       this.#log.warn({ service }, 'the last instance is gone, keeping the last known ones');
     this.#complain(service, 'registry', snapshot.rejected);

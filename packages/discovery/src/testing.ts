@@ -19,3 +19,4 @@ export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts'
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
 export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
+export { type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';

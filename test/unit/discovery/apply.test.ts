@@ -160,6 +160,7 @@ describe('a reload that is not seen in time', () => {
         return Promise.resolve();
       },
       stop: () => Promise.resolve(),
+      tidy: () => Promise.resolve(),
     };
     await withFakeSocket(script, async (runtimeSocket) => {
       const directory = path.dirname(runtimeSocket);

@@ -30,7 +30,8 @@ function snapshot(...instances: Instance[]) {
 }
 
 describe('the catalog', () => {
-  const strict = { allowEmpty: false };
+  const isUsable = () => true;
+  const strict = { allowEmpty: false, isUsable };
 
   test('has the last snapshot of every service', () => {
     const first = recordSnapshot(emptyCatalog, 'web', snapshot(A), strict);
@@ -56,7 +57,16 @@ describe('the catalog', () => {
   test('lets a service be empty that always was, or that may be', () => {
     const empty = { instances: [], kept: false };
     assert.deepEqual(recordSnapshot(emptyCatalog, 'web', snapshot(), strict).get('web'), empty);
-    assert.deepEqual(recordSnapshot(catalogOf(A), 'web', snapshot(), { allowEmpty: true }).get('web'), empty);
+    assert.deepEqual(
+      recordSnapshot(catalogOf(A), 'web', snapshot(), { allowEmpty: true, isUsable }).get('web'),
+      empty,
+    );
+  });
+
+  test('keeps the last instances, too, when none of the new ones can be used', () => {
+    const policy = { allowEmpty: false, isUsable: (instance: Instance) => instance === A };
+    const kept = recordSnapshot(catalogOf(A), 'web', snapshot(B), policy);
+    assert.deepEqual(kept.get('web'), { instances: [A], kept: true });
   });
 
   test('forgets only what it is told to', () => {

@@ -8,16 +8,18 @@ import { type ConfigFile, createConfigFile } from './config-file.ts';
 import { adoptServers, type Membership, type Structure } from './model.ts';
 import { planChanges, type ReloadReason, type Step } from './plan.ts';
 import type { HaproxyProcess } from './process.ts';
-import { markOf, renderConfig, renderSample } from './render.ts';
+import { markOf, renderConfig } from './render.ts';
 import {
   type Executed,
   executeSteps,
   readIdentity,
   readRunning,
+  requireSupported,
   type Running,
   type RunningIdentity,
 } from './runtime.ts';
 import type { StructureStore } from './structure-store.ts';
+import { portOf, vetStructure, whyTaken } from './vet.ts';
 
 /** What HAProxy shall be. */
 export interface Desired {
@@ -44,6 +46,8 @@ interface Chosen extends Desired {
 const MIN_RELOAD_INTERVAL_MS = 1_000;
 /** What `haproxy -c` refuses may be good later, when a file it names is there; asking costs nothing. */
 const RETRY_REFUSED_MS = 30_000;
+/** A port may be free again at any time. */
+const RETRY_SET_ASIDE_MS = 5_000;
 /** A reload that fails may cost new connections for 2 s (HAProxy reference 3.3): not to be tried often. */
 const RETRY_FAILED_RELOAD_MS = 10 * 60_000;
 const MAX_ROUNDS = 5;
@@ -68,6 +72,9 @@ class FileFirstApplier implements Applier {
   /** The mark of a structure that passed `haproxy -c`. */
   #checked: string | undefined;
   #refused: { mark: string; until: number; complaint: string } | undefined;
+  /** A structure without the services that had to be set aside, and the mark of the whole. */
+  #partial: { readonly of: string; readonly structure: Structure; readonly until: number } | undefined;
+  #complained = '[]';
   readonly #file: ConfigFile;
   /** The file that was there before this daemon wrote one. */
   #inherited: string | undefined;
@@ -146,27 +153,55 @@ class FileFirstApplier implements Applier {
     return running === undefined ? membership : adoptServers(desired, running.backends);
   }
 
-  /** The wanted structure if HAProxy takes it, else the last good one. */
+  /** The wanted structure as far as HAProxy can run it, else the last good one. */
   async #choose(wanted: Structure, signal: AbortSignal): Promise<Structure> {
     const mark = markOf(wanted);
     if (mark === this.#checked) return wanted;
     if (!(await this.#isRefused(mark, signal))) {
-      const complaint = await this.#check(renderSample(wanted), signal);
-      if (complaint === undefined) {
-        this.#checked = mark;
-        return wanted;
-      }
-      this.#refuse(mark, complaint, RETRY_REFUSED_MS);
-      if (this.#good !== undefined) {
-        const remedy = 'going on with the last good structure';
-        this.#log.error({ complaint, remedy }, 'HAProxy refuses the configuration');
-      }
+      const vetted = await this.#vet(wanted, mark, signal);
+      if (vetted !== undefined && !(await this.#isRefused(markOf(vetted), signal))) return vetted;
     }
     if (this.#good === undefined) {
       const complaint = this.#refused?.complaint ?? '';
       throw new TandemError('HAPROXY_REJECTED', `HAProxy refuses the configuration: ${complaint}`);
     }
     return this.#good.structure;
+  }
+
+  async #vet(wanted: Structure, mark: string, signal: AbortSignal): Promise<Structure | undefined> {
+    if (this.#partial?.of === mark && performance.now() < this.#partial.until) return this.#partial.structure;
+    const vetted = await vetStructure(wanted, {
+      good: this.#good?.structure,
+      ownPorts: await this.#ownPorts(signal),
+      check: (text) => this.#check(text, signal),
+      whyTaken,
+    });
+    if (vetted.kind === 'refused') {
+      this.#refuse(mark, vetted.complaint, RETRY_REFUSED_MS);
+      const { complaint } = vetted;
+      const remedy = 'going on with the last good structure';
+      if (this.#good !== undefined)
+        this.#log.error({ complaint, remedy }, 'HAProxy refuses the configuration');
+      return undefined;
+    }
+    const { structure, setAside } = vetted;
+    this.#checked = markOf(structure);
+    const text = JSON.stringify(setAside);
+    if (text !== this.#complained) {
+      for (const { service, reason } of setAside) this.#log.error({ service, reason }, 'set a service aside');
+    }
+    this.#complained = text;
+    const until = performance.now() + RETRY_SET_ASIDE_MS;
+    this.#partial = setAside.length === 0 ? undefined : { of: mark, structure, until };
+    return structure;
+  }
+
+  /** Where HAProxy listens by itself; undefined when one runs whose structure is unknown. */
+  async #ownPorts(signal: AbortSignal): Promise<ReadonlySet<string> | undefined> {
+    if ((await this.#look(signal)) === undefined) return new Set();
+    return this.#good === undefined
+      ? undefined
+      : new Set(this.#good.structure.proxies.map(({ bind }) => portOf(bind)));
   }
 
   /** A worker that came too late to be waited for proves that its structure is good after all. */
@@ -238,6 +273,7 @@ class FileFirstApplier implements Applier {
     let refusals = 0;
     for (let round = 0; round < MAX_ROUNDS; round += 1) {
       const running = round === 0 ? first : await this.#readRunning(signal);
+      requireSupported(running.version);
       const plan = planChanges(running, chosen);
       if (plan.kind === 'reload') {
         await this.#reload(plan.reason, running, chosen, signal);

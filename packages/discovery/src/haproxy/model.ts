@@ -148,6 +148,11 @@ function toEndpoint({
   return { name: text as ServerName, address, port, weight: Math.max(0, Math.min(weight, MAX_WEIGHT)) };
 }
 
+/** Whether HAProxy may be told of it. */
+export function isUsable(instance: Instance): boolean {
+  return !('reason' in toEndpoint(instance));
+}
+
 /** An address as HAProxy reports it, however it was announced: `2001:DB8:0::1` is `2001:db8::1`. */
 export function canonicalAddress(host: string): string | undefined {
   switch (isIP(host)) {

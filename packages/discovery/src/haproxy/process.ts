@@ -7,7 +7,7 @@ import path from 'node:path';
 import { createBackoff, type Log, messageOf, sleep, systemErrorCode, TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config.ts';
-import { askMaster, readMasterPid } from './runtime.ts';
+import { askMaster, readMasterPid, requireSupported } from './runtime.ts';
 
 /** HAProxy as a process in master-worker mode. It outlives this daemon and is adopted by the next one. */
 export interface HaproxyProcess {
@@ -20,6 +20,8 @@ export interface HaproxyProcess {
   ensure(signal: AbortSignal): Promise<'found' | 'started'>;
   /** False once the master that was found or started is gone. */
   isRunning(): boolean;
+  /** Keeps the file that HAProxy writes its output to small. To be called now and then. */
+  tidy(): Promise<void>;
   /** Asks the master for a new worker. Proves nothing: look at what then runs. */
   requestReload(signal: AbortSignal): Promise<void>;
   /** Lets requests finish, then ends; at once after `graceMs`. */
@@ -56,6 +58,7 @@ class ManagedProcess implements HaproxyProcess {
   #master: Master | undefined;
   #startedAt: number | undefined;
   #isStopping = false;
+  #isSupported = false;
 
   constructor(config: HaproxyConfig, deps: { log: Log; onExit: () => void }) {
     this.#config = config;
@@ -66,6 +69,7 @@ class ManagedProcess implements HaproxyProcess {
 
   async check(file: string, signal: AbortSignal): Promise<string | undefined> {
     const { execa } = await import('execa');
+    await this.#requireSupported(signal);
     const result = await execa(this.#config.binary, ['-c', '-f', file], {
       reject: false,
       all: true,
@@ -85,13 +89,31 @@ class ManagedProcess implements HaproxyProcess {
     return alerts(result.all);
   }
 
+  async #requireSupported(signal: AbortSignal): Promise<void> {
+    if (this.#isSupported) return;
+    const { execa } = await import('execa');
+    const result = await execa(this.#config.binary, ['-v'], {
+      reject: false,
+      stdin: 'ignore',
+      timeout: CHECK_DEADLINE_MS,
+      cancelSignal: signal,
+      env: cleanEnvironment(),
+      extendEnv: false,
+    });
+    signal.throwIfAborted();
+    const version = /version (\S+)/.exec(result.stdout)?.[1];
+    // A binary that cannot be started is told by the check itself.
+    if (version !== undefined) requireSupported(version);
+    this.#isSupported = version !== undefined;
+  }
+
   async ensure(signal: AbortSignal): Promise<'found' | 'started'> {
     if (await this.#findMaster(signal)) return 'found';
     const unreachable = this.#master;
     await this.#pace(signal);
     await this.#start();
     if (unreachable !== undefined && isAlive(unreachable)) {
-      this.#log.warn({ pid: unreachable.pid }, 'replaced a HAProxy that could not be asked any more');
+      this.#log.warn({ haproxyPid: unreachable.pid }, 'replaced a HAProxy that could not be asked any more');
       sendSignal(unreachable, 'SIGUSR1');
     }
     return 'started';
@@ -165,7 +187,7 @@ class ManagedProcess implements HaproxyProcess {
   async #askForMaster(signal: AbortSignal): Promise<'known' | 'silent' | 'absent'> {
     try {
       const pid = await readMasterPid(this.#config.masterSocket, signal);
-      if (this.#master?.pid !== pid) this.#log.info({ pid }, 'found a running HAProxy');
+      if (this.#master?.pid !== pid) this.#log.info({ haproxyPid: pid }, 'found a running HAProxy');
       this.#master = identify(pid);
       return 'known';
     } catch (error) {
@@ -183,7 +205,7 @@ class ManagedProcess implements HaproxyProcess {
 
   async #start(): Promise<void> {
     const { binary, masterSocket, configFile } = this.#config;
-    await this.#trimLog();
+    await this.tidy();
     // A file, never a pipe: HAProxy stalls altogether once 64 KB of its output are left unread (reference 7).
     const output = openSync(this.#logFile, 'a', 0o640);
     try {
@@ -200,7 +222,7 @@ class ManagedProcess implements HaproxyProcess {
       child.unref();
       this.#startedAt = performance.now();
       this.#master = child.pid === undefined ? undefined : identify(child.pid);
-      this.#log.info({ pid: child.pid, configFile, output: this.#logFile }, 'started HAProxy');
+      this.#log.info({ haproxyPid: child.pid, configFile, output: this.#logFile }, 'started HAProxy');
       child.once('exit', (exitCode, signal) => void this.#afterExit(child, { exitCode, signal }));
     } finally {
       closeSync(output);
@@ -214,11 +236,11 @@ class ManagedProcess implements HaproxyProcess {
     // One that was replaced has ended because it was told to.
     if (this.#isStopping || pid !== this.#master?.pid) return;
     const lastWords = (await readFile(this.#logFile, 'utf8').catch(() => '')).slice(-2_000);
-    this.#log.error({ pid, ...facts, lastWords: alerts(lastWords) }, 'HAProxy has ended');
+    this.#log.error({ haproxyPid: pid, ...facts, lastWords: alerts(lastWords) }, 'HAProxy has ended');
     this.#onExit();
   }
 
-  async #trimLog(): Promise<void> {
+  async tidy(): Promise<void> {
     try {
       if ((await stat(this.#logFile)).size > MAX_LOG_BYTES) await truncate(this.#logFile);
     } catch (error) {
@@ -230,7 +252,8 @@ class ManagedProcess implements HaproxyProcess {
 
 /** HAProxy would take systemd's notify socket for its own, and expands variables in its file. */
 function cleanEnvironment(): Record<string, string> {
-  return { PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C' };
+  // Debian keeps haproxy where ordinary users do not look.
+  return { PATH: `${process.env['PATH'] ?? '/usr/bin:/bin'}:/usr/sbin:/sbin`, LANG: 'C' };
 }
 
 function missing(binary: string, cause: unknown): TandemError {

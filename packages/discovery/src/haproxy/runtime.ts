@@ -24,6 +24,20 @@ const ADDED = 'New server registered.';
 /** srv_admin_state: forced or inherited maintenance, forced or inherited drain. 4, disabled in the file, is only a note. */
 const OUT_OF_ROTATION = 1 | 2 | 8 | 16;
 
+/** The first version whose runtime API can add servers without experimental mode (HAProxy reference 1.1). */
+const OLDEST = { major: 2, minor: 6 };
+
+/** Throws `HAPROXY_TOO_OLD` for a version such as `2.4.22` that Tandem cannot drive. */
+export function requireSupported(version: string): void {
+  const match = /^(\d+)\.(\d+)/.exec(version);
+  const [major, minor] = [Number(match?.[1]), Number(match?.[2])];
+  if (major > OLDEST.major || (major === OLDEST.major && minor >= OLDEST.minor)) return;
+  throw new TandemError(
+    'HAPROXY_TOO_OLD',
+    `HAProxy ${version} cannot add servers at run time. Install ${OLDEST.major}.${OLDEST.minor} or later, or set haproxy.binary`,
+  );
+}
+
 /** Who is running. One connection of about 0.1 ms. */
 export async function readIdentity(socket: string, signal?: AbortSignal): Promise<RunningIdentity> {
   const [info = ''] = await converse(socket, ['show info'], signal);
