@@ -1,4 +1,4 @@
-/** `unknown` until the first result is there. */
+/** `unknown` until the results agree. */
 export type Health = 'up' | 'down' | 'unknown';
 
 /** The health of one check and what it takes to change it. Immutable. */
@@ -16,14 +16,15 @@ export function createHealth(limits: { rise: number; fall: number }): HealthStat
 }
 
 /**
- * The state after one more result, exactly as Nerve's ring buffer has it: the very first result counts at once,
- * as if it had been there for ever; after that only `rise` or `fall` equal results in a row change anything.
+ * The state after one more result. It is up exactly where Nerve's ring buffer has it up: a pass counts at once when it is
+ * the very first result; after that only `rise` or `fall` equal results in a row change anything. Unlike there, a first
+ * failure does not make it down: what an earlier life has found well may fail as often as any other.
  */
 export function nextHealth(state: HealthState, ok: boolean): HealthState {
   const length = state.streak.length > 0 && state.streak.ok === ok ? state.streak.length + 1 : 1;
-  const enough = length >= (ok ? state.rise : state.fall);
-  const health = enough || state.health === 'unknown' ? (ok ? 'up' : 'down') : state.health;
-  return { ...state, health, streak: { ok, length } };
+  const isFirstPass = ok && state.streak.length === 0;
+  const isEnough = isFirstPass || length >= (ok ? state.rise : state.fall);
+  return { ...state, health: isEnough ? (ok ? 'up' : 'down') : state.health, streak: { ok, length } };
 }
 
 /** A service is as well as its worst check; one without checks is well. */

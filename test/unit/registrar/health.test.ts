@@ -13,8 +13,8 @@ function healths(limits: { rise: number; fall: number }, results: readonly boole
   });
 }
 
-/** Nerve's own definition, with its ring buffer, as the judge of ours. */
-function ringBuffer({ rise, fall }: { rise: number; fall: number }, results: readonly boolean[]): Health[] {
+/** Nerve's own definition, with its ring buffer, as the judge of what is up. */
+function ringBuffer({ rise, fall }: { rise: number; fall: number }, results: readonly boolean[]): boolean[] {
   const size = Math.max(rise, fall);
   let buffer: boolean[] = [];
   let last: boolean | undefined;
@@ -26,7 +26,7 @@ function ringBuffer({ rise, fall }: { rise: number; fall: number }, results: rea
     buffer = [...buffer.slice(1), ok];
     if (!buffer.slice(-fall).includes(true)) last = false;
     if (!buffer.slice(-rise).includes(false)) last = true;
-    return last ? 'up' : 'down';
+    return last;
   });
 }
 
@@ -55,20 +55,37 @@ test('health changes exactly where Nerve changes it', () => {
   }
 });
 
-test('health is that of the ring buffer for every rise, fall and sequence', () => {
+test('health is up where the ring buffer is, and down only after enough failures, for every sequence', () => {
   const limit = fc.integer({ min: 1, max: 6 });
   fc.assert(
     fc.property(limit, limit, fc.array(fc.boolean(), { maxLength: 40 }), (rise, fall, results) => {
-      assert.deepEqual(healths({ rise, fall }, results), ringBuffer({ rise, fall }, results));
+      const isUp = ringBuffer({ rise, fall }, results);
+      // What is not up was up before or has failed enough, or else nothing is known of it.
+      const expected = isUp.map((up, index): Health => {
+        if (up) return 'up';
+        const sofar = results.slice(0, index + 1);
+        const hasFailed = sofar.some(
+          (_, at) => at + fall <= sofar.length && !sofar.slice(at, at + fall).includes(true),
+        );
+        return hasFailed ? 'down' : 'unknown';
+      });
+      assert.deepEqual(healths({ rise, fall }, results), expected);
     }),
   );
 });
 
-test('health is unknown until the first result, which counts at once', () => {
-  const state = createHealth({ rise: 5, fall: 5 });
-  assert.equal(state.health, 'unknown');
-  assert.equal(nextHealth(state, true).health, 'up');
-  assert.equal(nextHealth(state, false).health, 'down');
+test('a first pass counts at once, first failures only when there are enough of them', () => {
+  const limits = { rise: 2, fall: 3 };
+  assert.equal(createHealth(limits).health, 'unknown');
+  assert.deepEqual(healths(limits, [true]), ['up']);
+  assert.deepEqual(healths(limits, [false, false, false]), ['unknown', 'unknown', 'down']);
+  assert.deepEqual(healths(limits, [false, true, false, true, true]), [
+    'unknown',
+    'unknown',
+    'unknown',
+    'unknown',
+    'up',
+  ]);
 });
 
 test('a service is as well as its worst check', () => {

@@ -124,12 +124,38 @@ test('what an earlier life announced stands untouched while the health is unknow
   assert.deepEqual(registry.standing.get('/services/web 80'), old);
 });
 
-test('what an earlier life announced goes if the first probe fails', async (t) => {
+test('what an earlier life announced survives failures that are too few to be down', async (t) => {
   const old = { name: 'i-1', host: '10.0.0.5', port: 80 };
   const registry = createFakeRegistry(new Map([['/services/web 80', old]]));
-  const service = registration('web', { port: 80, checks: [{ tcp: FAST }] });
-  run(t, [service], { 80: createScriptedCheck('fail') }, registry);
+  const check = createScriptedCheck('pass');
+  const results = [false, false];
+  const script: Check = {
+    kind: 'script',
+    async probe(signal) {
+      await check.probe(signal);
+      return results.shift() === false ? { ok: false, reason: 'scripted' } : { ok: true };
+    },
+  };
+  const registrar = createRegistrar({ host: HOST, registry, log: recordLog(), createCheck: () => script });
+  t.after(() => registrar.stop());
+  registrar.update([registration('web', { port: 80, checks: [{ tcp: { ...FAST, rise: 2, fall: 3 } }] })]);
+  await eventually(() => registrar.status()[0]?.health === 'up', 'up');
+  assert.ok(!registry.history.includes('withdraw /services/web 80'));
+  assert.ok(check.probes >= 4, 'two failures, then as many passes as it takes');
+});
+
+test('what an earlier life announced goes once enough probes have failed', async (t) => {
+  const old = { name: 'i-1', host: '10.0.0.5', port: 80 };
+  const registry = createFakeRegistry(new Map([['/services/web 80', old]]));
+  const check = createScriptedCheck('fail');
+  run(
+    t,
+    [registration('web', { port: 80, checks: [{ tcp: { ...FAST, fall: 3 } }] })],
+    { 80: check },
+    registry,
+  );
   await eventually(() => registry.standing.size === 0, 'withdrawn');
+  assert.ok(check.probes >= 3);
 });
 
 test('probes of one check never overlap, and a slow one does not delay the next beyond its own end', async (t) => {
