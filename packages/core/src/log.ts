@@ -13,8 +13,17 @@ export interface Log {
   child(facts: Readonly<Record<string, unknown>>): Log;
 }
 
-/** JSON lines on a file descriptor, written at once so that nothing is lost when the process ends. */
+/** What waits for a full disk or a reader that is gone; beyond that, lines are lost. */
+const MAX_PENDING_BYTES = 1 << 20;
+
+/**
+ * JSON lines on a file descriptor, written at once so that nothing is lost when the process ends. Lines that cannot be
+ * written are kept for the next attempt as far as there is room: the daemon is worth more than its log.
+ */
 export function createLog(options: { level: LogLevel; name: string; fd?: number }): Log {
+  const destination = pino.destination({ fd: options.fd ?? 1, sync: true, maxLength: MAX_PENDING_BYTES });
+  // There is no place left where to say it.
+  destination.on('error', () => {});
   const logger = pino(
     {
       level: options.level,
@@ -22,7 +31,7 @@ export function createLog(options: { level: LogLevel; name: string; fd?: number 
       formatters: { level: (label) => ({ level: label }) },
       timestamp: pino.stdTimeFunctions.isoTime,
     },
-    pino.destination({ fd: options.fd ?? 1, sync: true }),
+    destination,
   );
   return wrap(logger);
 }
@@ -37,11 +46,20 @@ export const silentLog: Log = {
 };
 
 function wrap(logger: pino.Logger): Log {
+  const writer =
+    (level: LogLevel): Write =>
+    (facts, message) => {
+      try {
+        logger[level](facts, message);
+      } catch {
+        // Whoever logs has more important things to do than to log.
+      }
+    };
   return {
-    debug: (facts, message) => logger.debug(facts, message),
-    info: (facts, message) => logger.info(facts, message),
-    warn: (facts, message) => logger.warn(facts, message),
-    error: (facts, message) => logger.error(facts, message),
+    debug: writer('debug'),
+    info: writer('info'),
+    warn: writer('warn'),
+    error: writer('error'),
     child: (facts) => wrap(logger.child(facts)),
   };
 }
