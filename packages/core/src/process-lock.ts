@@ -1,4 +1,4 @@
-import { rename, rm } from 'node:fs/promises';
+import { rename, rm, stat } from 'node:fs/promises';
 import net from 'node:net';
 
 import { systemErrorCode, TandemError } from './errors.ts';
@@ -17,7 +17,9 @@ export async function acquireProcessLock(file: string, purpose: string): Promise
   for (let attempt = 0; attempt < 5; attempt += 1) {
     const server = await tryListen(file);
     if (server !== undefined) return { release: () => release(server) };
-    if (await isAnswered(file)) break;
+    const holder = await askHolder(file);
+    if (holder === 'alive') break;
+    if (holder === 'foreign') throw await foreign(file);
     await setAsideIfDead(file);
   }
   throw new TandemError('ALREADY_RUNNING', `another process already runs ${purpose} (it holds ${file})`, {
@@ -44,20 +46,38 @@ function tryListen(file: string): Promise<net.Server | undefined> {
   });
 }
 
-function isAnswered(file: string): Promise<boolean> {
+/** `foreign`: we may not even ask. */
+type Holder = 'alive' | 'dead' | 'foreign';
+
+function askHolder(file: string): Promise<Holder> {
   return new Promise((resolve) => {
     const socket = net.connect(file);
-    const answer = (alive: boolean) => {
+    const answer = (holder: Holder) => {
       socket.destroy();
-      resolve(alive);
+      resolve(holder);
     };
-    socket.once('connect', () => answer(true));
-    // Refused or gone: nobody listens. Anything else (no permission, a full backlog) is taken as alive.
+    socket.once('connect', () => answer('alive'));
+    // Anything that is not listed (such as a full backlog) is taken as alive.
     socket.once('error', (error) => {
       const code = systemErrorCode(error);
-      answer(code !== 'ECONNREFUSED' && code !== 'ENOENT');
+      if (code === 'ECONNREFUSED' || code === 'ENOENT') answer('dead');
+      else answer(code === 'EACCES' || code === 'EPERM' ? 'foreign' : 'alive');
     });
   });
+}
+
+/** Dead or alive, it is not ours to take. */
+async function foreign(file: string): Promise<TandemError> {
+  const owner = await stat(file).then(
+    ({ uid }) => ` (uid ${uid})`,
+    () => '',
+  );
+  return new TandemError(
+    'FILE_WRITE_FAILED',
+    `cannot take the lock ${file}: it belongs to another user${owner}. ` +
+      'Run as that user, or delete the file if nothing of that user runs here any more',
+    { details: { file } },
+  );
 }
 
 /** Only one of several claimants wins the rename; if what it moved turns out to be alive, it goes back. */
@@ -69,8 +89,8 @@ async function setAsideIfDead(file: string): Promise<void> {
     if (systemErrorCode(error) === 'ENOENT') return;
     throw error;
   }
-  if (await isAnswered(aside)) await rename(aside, file);
-  else await rm(aside, { force: true });
+  if ((await askHolder(aside)) === 'dead') await rm(aside, { force: true });
+  else await rename(aside, file);
 }
 
 function release(server: net.Server): Promise<void> {

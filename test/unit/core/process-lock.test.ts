@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync } from 'node:fs';
+import { chmodSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 
@@ -44,6 +44,30 @@ test('the lock of a process that was killed is taken over, by one of several tha
   assert.deepEqual(readdirSync(directory), ['lock']);
   await assert.rejects(acquireProcessLock(file, 'c'), coded('ALREADY_RUNNING'));
   await winners[0]?.value.release();
+});
+
+test('a lock that another user has left names the file, the owner and the way out', async (t) => {
+  const directory = temporaryDirectory(t);
+  const file = path.join(directory, 'lock');
+  const first = await acquireProcessLock(file, 'us');
+  t.after(() => first.release());
+  chmodSync(directory, 0o755);
+  chmodSync(file, 0o600);
+  // Permissions bind only others than root; for anybody else, a socket without any is as good as a foreign one.
+  const isRoot = process.geteuid?.() === 0;
+  if (!isRoot) chmodSync(file, 0);
+  process.seteuid?.(isRoot ? 65_534 : (process.geteuid?.() ?? 0));
+  try {
+    await assert.rejects(
+      acquireProcessLock(file, 'us'),
+      coded(
+        'FILE_WRITE_FAILED',
+        /lock: it belongs to another user \(uid \d+\)\. Run as that user, or delete the file/,
+      ),
+    );
+  } finally {
+    if (isRoot) process.seteuid?.(0);
+  }
 });
 
 test('a lock that cannot be made says so', async (t) => {
