@@ -1,10 +1,7 @@
 /** Every code that a user of Tandem can meet, with what it means. One table, so that docs and tests can read it. */
 export const ERROR_CODES = {
-  ABORTED: 'the work was called off by whoever asked for it',
   ALREADY_RUNNING: 'another process of the same kind already serves this state_dir',
-  CHECK_UNKNOWN: 'a check of this kind does not exist',
   CONFIG_INVALID: 'the configuration has mistakes; each is named with its place',
-  CONFIG_UNREADABLE: 'a configuration file or directory cannot be read',
   DEADLINE_EXCEEDED: 'the work took longer than it was allowed to',
   FILE_WRITE_FAILED: 'a file could not be written; what was there before is untouched',
   HAPROXY_MISSING: 'the haproxy binary cannot be started',
@@ -17,7 +14,6 @@ export const ERROR_CODES = {
   REGISTRY_CONNECTION_LOST: 'the connection was lost before the registry answered; the outcome is unknown',
   REGISTRY_PROTOCOL: 'the registry sent something that is not its protocol',
   REGISTRY_REFUSED: 'the registry answered with an error',
-  REGISTRY_SESSION_LOST: 'the session expired; everything that hung on it is gone and announced anew',
 } as const;
 
 export type ErrorCode = keyof typeof ERROR_CODES;
