@@ -3,6 +3,7 @@
  * the package itself. Nothing here is promised to stay.
  */
 export { type Connection, type ConnectionEvent, openConnection } from './zookeeper/connection.ts';
+export { createEphemeral } from './zookeeper/ephemeral.ts';
 export { createFramer } from './zookeeper/framer.ts';
 export { startHeartbeat } from './zookeeper/heartbeat.ts';
 export { JuteReader, JuteWriter } from './zookeeper/jute.ts';

@@ -193,19 +193,19 @@ class Ephemeral implements Announcer {
     const { signal } = this.#abort;
     await saved();
     const wish = create(prefix, record, 'ephemeral-sequential');
-    for (;;) {
-      const outcome = await session.run(wish, { signal });
-      if (outcome.kind === 'no-parent') {
-        await ensurePath(session, path, { signal });
-        continue;
-      }
-      if (outcome.kind === 'exists') throw new Error('a sequential name exists already');
-      this.#log.info({ node: outcome.path }, 'announced');
-      const node = { path: outcome.path, record, instance };
-      const kept = await this.#keep(node, owner);
-      if (kept === undefined) throw new Error('the node vanished at once');
-      return kept;
+    let outcome = await session.run(wish, { signal });
+    if (outcome.kind === 'no-parent') {
+      await ensurePath(session, path, { signal });
+      outcome = await session.run(wish, { signal });
     }
+    // Somebody deletes it all the time: the backoff of the next attempt keeps us from racing against that.
+    if (outcome.kind === 'no-parent') throw new Error('the path vanished at once');
+    if (outcome.kind === 'exists') throw new Error('a sequential name exists already');
+    this.#log.info({ node: outcome.path }, 'announced');
+    const node = { path: outcome.path, record, instance };
+    const kept = await this.#keep(node, owner);
+    if (kept === undefined) throw new Error('the node vanished at once');
+    return kept;
   }
 
   async #delete(node: OwnNode): Promise<void> {
