@@ -79,6 +79,24 @@ const BAD_INPUTS: readonly BadInput[] = [
     says: /x\.yaml:6:21: discover\.listen: the address 127\.0\.0\.1:3210 is defined twice\. Change it here or in .*web\.yaml/,
   },
   {
+    what: 'two services that register as one instance',
+    services: {
+      'web.yaml': WEB,
+      'x.yaml': 'service: x\npath: /services/web\nregister: { port: 8080 }\n',
+    },
+    says: /x\.yaml:3:19: register\.port: the instance on port 8080 below \/services\/web is defined twice\. Change it here or in .*web\.yaml/,
+  },
+  {
+    what: 'an address that is none of one host',
+    host: HOST.replace('127.0.0.1 }', '0.0.0.0 }'),
+    says: /tandem\.yaml:1:\d+: host\.address: must be the address of one host, not of all its interfaces/,
+  },
+  {
+    what: 'a host name that is too long',
+    host: HOST.replace('name: h,', `name: ${'h'.repeat(64)},`),
+    says: /tandem\.yaml:1:\d+: host\.name: must have at most 63 characters/,
+  },
+  {
     what: 'a server that cannot be one',
     host: HOST.replace('127.0.0.1:2181', 'zk1:99999'),
     says: /tandem\.yaml:2:36: registry\.zookeeper\.servers\[0\]: must be a server such as zk1:2181/,

@@ -4,6 +4,7 @@ import path from 'node:path';
 import {
   type ConfigProblem,
   type HostConfig,
+  HostName,
   HostSection,
   type Loaded,
   loadDirectory,
@@ -72,7 +73,6 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
   if (!loaded.ok) return loaded;
   const { registry, services_dir, state_dir, haproxy, log } = loaded.value;
   const host = resolveHost(loaded.value.host);
-  if (!SafeName.safeParse(host.name).success) return { ok: false, problems: [unusableName(file, host.name)] };
   const absolute = (part: string) => path.resolve(path.dirname(file), part);
   return {
     ok: true,
@@ -93,18 +93,24 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
   };
 }
 
-function unusableName(file: string, name: string): ConfigProblem {
-  const reason = `this machine is called ${JSON.stringify(name)}, which cannot stand in a registry`;
-  return { file, line: 1, column: 1, path: 'host.name', reason, remedy: 'Set host.name' };
-}
-
-/** The host as its instances are announced. A loopback address would send every other host to itself. */
+/**
+ * The host as its instances are announced: where the host file leaves it to the machine, that has to offer something that
+ * can be. A loopback address would send every other host to itself.
+ */
 export function announcedHost({ file, host }: HostSettings): Loaded<HostConfig> {
-  const { address } = host;
-  if (address !== undefined) return { ok: true, value: { ...host, address } };
-  const reason = 'this machine has no address but loopback ones';
-  const remedy = 'Set host.address to what other hosts reach it by';
-  return { ok: false, problems: [{ file, line: 1, column: 1, path: 'host.address', reason, remedy }] };
+  const { name, address } = host;
+  const problems: ConfigProblem[] = [];
+  if (!HostName.safeParse(name).success) {
+    const reason = `this machine is called ${JSON.stringify(name)}, which cannot stand in a registry`;
+    problems.push({ file, line: 1, column: 1, path: 'host.name', reason, remedy: 'Set host.name' });
+  }
+  if (address !== undefined && problems.length === 0) return { ok: true, value: { ...host, address } };
+  if (address === undefined) {
+    const reason = 'this machine has no address but loopback ones';
+    const remedy = 'Set host.address to what other hosts reach it by';
+    problems.push({ file, line: 1, column: 1, path: 'host.address', reason, remedy });
+  }
+  return { ok: false, problems };
 }
 
 /** What the service files of a host ask for, and what is wrong with those that were set aside. */
@@ -131,7 +137,7 @@ export function createServiceFiles(settings: HostSettings): ServiceFiles {
         const before = lastGood.get(file);
         if (before !== undefined) current.set(file, before);
       }
-      const conflicts = findConflicts(current, lastGood);
+      const conflicts = findConflicts(settings, current, lastGood);
       for (const { file } of conflicts) current.delete(file);
       lastGood = current;
       const found = await Promise.all(conflicts.map(describeConflict));
@@ -150,12 +156,17 @@ function split(
 ): Pick<Services, 'registrations' | 'discovered'> {
   const registrations: ServiceRegistration[] = [];
   const discovered: DiscoveredService[] = [];
-  for (const { service, path: ownPath, register, discover } of definitions) {
-    const at = ownPath ?? servicePath(settings.registry, service);
+  for (const definition of definitions) {
+    const { service, register, discover } = definition;
+    const at = pathOf(settings, definition);
     if (register !== undefined) registrations.push({ service, path: at, config: register });
     if (discover !== undefined) discovered.push({ service, path: at, config: discover });
   }
   return { registrations, discovered };
+}
+
+function pathOf({ registry }: HostSettings, { service, path: own }: ServiceDefinition): string {
+  return own ?? servicePath(registry, service);
 }
 
 interface Conflict {
@@ -170,18 +181,15 @@ interface Conflict {
  * never displaces what runs; among the others it is the first by name.
  */
 function findConflicts(
+  settings: HostSettings,
   definitions: ReadonlyMap<string, ServiceDefinition>,
   inForce: ReadonlyMap<string, ServiceDefinition>,
 ): Conflict[] {
   const owners = new Map<string, string>();
   const conflicts: Conflict[] = [];
   const rank = (file: string) => `${inForce.has(file) ? 0 : 1}${file}`;
-  for (const [file, { service, discover }] of [...definitions].toSorted(([a], [b]) =>
-    rank(a) < rank(b) ? -1 : 1,
-  )) {
-    const claims = [{ path: ['service'], what: `the service "${service}"` }];
-    if (discover !== undefined)
-      claims.push({ path: ['discover', 'listen'], what: `the address ${discover.listen}` });
+  for (const [file, definition] of [...definitions].toSorted(([a], [b]) => (rank(a) < rank(b) ? -1 : 1))) {
+    const claims = claimsOf(settings, definition);
     const taken = claims.find(({ what }) => owners.has(what));
     if (taken !== undefined) {
       conflicts.push({
@@ -195,6 +203,25 @@ function findConflicts(
     for (const { what } of claims) owners.set(what, file);
   }
   return conflicts;
+}
+
+interface Claim {
+  /** Where in the file. */
+  readonly path: readonly string[];
+  readonly what: string;
+}
+
+/** What one file alone may have. */
+function claimsOf(settings: HostSettings, definition: ServiceDefinition): Claim[] {
+  const { service, register, discover } = definition;
+  const claims: Claim[] = [{ path: ['service'], what: `the service "${service}"` }];
+  if (register !== undefined) {
+    const what = `the instance on port ${register.port} below ${pathOf(settings, definition)}`;
+    claims.push({ path: ['register', 'port'], what });
+  }
+  if (discover !== undefined)
+    claims.push({ path: ['discover', 'listen'], what: `the address ${discover.listen}` });
+  return claims;
 }
 
 async function describeConflict({ file, path: at, other, reason }: Conflict): Promise<ConfigProblem> {

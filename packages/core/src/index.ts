@@ -11,6 +11,7 @@ export { loadDirectory, type LoadedDirectory, loadFile } from './config/load.ts'
 export { type ConfigProblem, formatProblem, type Loaded } from './config/problem.ts';
 export {
   type HostConfig,
+  HostName,
   HostSection,
   Labels,
   LogSection,

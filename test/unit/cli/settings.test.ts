@@ -116,6 +116,40 @@ describe('the settings of a host', () => {
     assert.deepEqual(problems.map(({ file }) => path.basename(file)).toSorted(), ['a.yaml', 'c.yaml']);
   });
 
+  test('keep an instance in force when another file claims its place in the registry', async () => {
+    const host = await settings();
+    const files = createServiceFiles(host);
+    await write(host, 'web.yaml', 'service: web\nregister: { port: 80 }\n');
+    await files.load();
+    await write(host, 'api.yaml', 'service: api\npath: /smart/web/here\nregister: { port: 80 }\n');
+    await write(host, 'b.yaml', 'service: b\npath: /smart/web/here\nregister: { port: 81 }\n');
+    await write(host, 'c.yaml', 'service: c\nregister: { port: 80 }\n');
+
+    const { registrations, problems } = await files.load();
+
+    assert.deepEqual(registrations.map(({ service }) => service).toSorted(), ['b', 'c', 'web']);
+    assert.deepEqual(
+      problems.map((problem) => formatProblem(problem).replaceAll(`${host.servicesDir}/`, '')),
+      [
+        'api.yaml:3:19: register.port: the instance on port 80 below /smart/web/here is defined twice. ' +
+          'Change it here or in web.yaml',
+      ],
+    );
+  });
+
+  test('take a host address that others can use, and no other', async () => {
+    const withAddress = (address: string) => HOST.replace('10.0.0.5', `'${address}'`);
+    for (const address of ['127.0.0.1', '::1', '10.0.0.5', '2001:db8::1', '0.0.0.1', '::ffff:10.0.0.5']) {
+      assert.equal((await settings(withAddress(address))).host.address, address);
+    }
+    for (const address of ['0.0.0.0', '::', '0:0:0:0:0:0:0:0', '::ffff:0.0.0.0', 'fe80::1%eth0', 'web-1']) {
+      const file = path.join(root, 'bad.yaml');
+      await writeFile(file, withAddress(address));
+      const loaded = await loadHostSettings(file);
+      assert.deepEqual(loaded.ok ? address : loaded.problems.map(({ path: at }) => at), ['host.address']);
+    }
+  });
+
   test('say that a services_dir is missing, and keep what was read from it before', async () => {
     const host = await settings();
     const files = createServiceFiles(host);
@@ -140,6 +174,23 @@ describe('the host that is announced', () => {
     const host = { name: 'h', address: '10.0.0.5', labels: { zone: 'a' } };
 
     assert.deepEqual(announcedHost({ ...settings, host }), { ok: true, value: host });
+  });
+
+  test('needs a name that can stand in a registry and, with address and port, in HAProxy', () => {
+    for (const name of ['', 'a b', 'ä', 'h'.repeat(64)]) {
+      const announced = announcedHost({ ...settings, host: { name, address: undefined, labels: {} } });
+
+      assert.ok(!announced.ok);
+      assert.deepEqual(
+        announced.problems.map(({ path: at, remedy }) => [at, remedy]),
+        [
+          ['host.name', 'Set host.name'],
+          ['host.address', 'Set host.address to what other hosts reach it by'],
+        ],
+      );
+    }
+    const host = { name: 'h'.repeat(63), address: '10.0.0.5', labels: {} };
+    assert.ok(announcedHost({ ...settings, host }).ok);
   });
 
   test('needs an address that other hosts can reach', () => {

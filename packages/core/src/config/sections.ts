@@ -14,6 +14,18 @@ export const SafeName = z
   )
   .max(128);
 
+/** What instances of a host are called. `name_address:port` names a server in HAProxy, and that must not be too long. */
+export const HostName = SafeName.refine((text) => text.length <= 63, 'must have at most 63 characters');
+
+const NOWHERE = /^(0\.0\.0\.0|[0:]+|::ffff:(0\.0\.0\.0|0+:0+))$/i;
+
+/** An address that other hosts can use as it stands. */
+const HostAddress = z
+  .string()
+  .refine((text) => isIP(text) !== 0, { error: 'must be an IPv4 or IPv6 address', abort: true })
+  .refine((text) => !text.includes('%'), 'must not have a zone (%): it means nothing on other hosts')
+  .refine((text) => !NOWHERE.test(text), 'must be the address of one host, not of all its interfaces');
+
 /** An absolute path in the registry, without trailing slash. */
 export const RegistryPath = z
   .string()
@@ -26,12 +38,10 @@ export const Labels = z.record(z.string().min(1), z.string());
 
 /** `host` of the host file. */
 export const HostSection = z.strictObject({
-  name: SafeName.optional().describe('what instances of this host are called; default: the host name'),
-  address: z
-    .string()
-    .refine((text) => isIP(text) !== 0, 'must be an IPv4 or IPv6 address')
-    .optional()
-    .describe('what is announced; default: the first address that is not loopback'),
+  name: HostName.optional().describe('what instances of this host are called; default: the host name'),
+  address: HostAddress.optional().describe(
+    'what is announced; default: the first address that is not loopback',
+  ),
   labels: Labels.default({}).describe('added to every instance of this host'),
 });
 
