@@ -1,5 +1,5 @@
 // One bundle per daemon, for hosts that want few files and a quick start: bundle/tandem-registrar.mjs and
-// bundle/tandem-discovery.mjs, with what they load on demand beside them.
+// bundle/tandem-discovery.mjs, and bundle/tandem.mjs for the people there, with what they load on demand beside them.
 import { cpSync, rmSync } from 'node:fs';
 import path from 'node:path';
 
@@ -11,7 +11,9 @@ rmSync(outdir, { recursive: true, force: true });
 
 await build({
   absWorkingDir: root,
-  entryPoints: ['packages/cli/src/bin/tandem-registrar.ts', 'packages/cli/src/bin/tandem-discovery.ts'],
+  entryPoints: ['tandem', 'tandem-registrar', 'tandem-discovery'].map(
+    (name) => `packages/cli/src/bin/${name}.ts`,
+  ),
   outdir,
   bundle: true,
   platform: 'node',

@@ -52,6 +52,8 @@ describe('what is deployed', () => {
         const text = await readFile(path.join(directory, unit), 'utf8');
         assert.match(text, /^Type=exec$/m);
         assert.match(text, /^User=tandem$/m);
+        // A daemon that hangs has to be killed in the end.
+        assert.doesNotMatch(text, /^SendSIGKILL=no$/m);
         await writeFile(path.join(copy, unit), text.replaceAll('/usr/bin/node', process.execPath));
       }
 
@@ -90,6 +92,13 @@ haproxy: { config_file: run/haproxy.cfg, runtime_socket: run/haproxy.sock, on_ex
 `,
       );
 
+      const checked = await run(process.execPath, [
+        path.join(directory, 'bundle', 'tandem.mjs'),
+        'check',
+        '-c',
+        config,
+      ]);
+      assert.match(checked.stdout, /^ok: /, checked.stderr);
       for (const [name, sign] of [
         ['registrar', '"announced"'],
         ['discovery', '"HAProxy serves"'],

@@ -1,5 +1,6 @@
 import path from 'node:path';
 
+import { acquireProcessLock } from '@tandem/core';
 import { createDiscovery } from '@tandem/discovery';
 import { openRegistry } from '@tandem/registry';
 
@@ -12,6 +13,11 @@ export function runDiscovery(configFile: string): Promise<void> {
     for (const file of [haproxy.configFile, haproxy.runtimeSocket, haproxy.masterSocket]) {
       await makeDirectory(path.dirname(file), 'haproxy.config_file and haproxy.runtime_socket');
     }
+    // Two daemons with different state_dirs would undo each other's work on one HAProxy.
+    const lock = await acquireProcessLock(
+      `${haproxy.runtimeSocket}.lock`,
+      'the discovery daemon of this HAProxy',
+    );
     const registry = await openRegistry(settings.registry, { log });
     try {
       const discovery = createDiscovery({ registry, haproxy, stateDir: settings.stateDir, log });
@@ -19,6 +25,7 @@ export function runDiscovery(configFile: string): Promise<void> {
       await discovery.run(signal);
     } finally {
       await registry.close();
+      await lock.release();
     }
   });
 }
