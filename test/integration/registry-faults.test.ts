@@ -2,12 +2,13 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { type Log, silentLog } from '@tandem/core';
 import { startEmbeddedZooKeeper } from '@tandem/embedded-zookeeper';
 import type { Registry } from '@tandem/registry';
 import { type ConnectionEvent, create, exists, getData, openConnection } from '@tandem/registry/testing';
@@ -26,6 +27,7 @@ import {
   type OpenOptions,
   openTestRegistry,
 } from '../support/registries.ts';
+import { connectWire, zk } from '../support/zookeeper-wire.ts';
 
 const SUPPORT = new URL('../support/registries.js', import.meta.url).href;
 const TICK_MS = 500;
@@ -68,6 +70,13 @@ async function enter(options: OpenOptions = {}) {
       await proxy.close();
     },
   };
+}
+
+/** A log that remembers warnings and errors only. */
+function listenToTrouble() {
+  const { log, said } = listen();
+  const loud: Log = { ...silentLog, warn: log.warn, error: log.error, child: () => loud };
+  return { log: loud, said };
 }
 
 async function announce(registry: Registry, path: string, ...instance: Parameters<typeof instanceOf>) {
@@ -496,6 +505,72 @@ describe('registry faults: a session that ends', { concurrency: true }, () => {
       await registry.close();
     }
     assert.equal((await scene.nodes.children(scene.path)).length, 1);
+  });
+});
+
+describe('registry faults: what is refused', { concurrency: true }, () => {
+  test('an instance that may not be read is told of once per outage, and read as soon as it may be', async () => {
+    await using scene = await enter();
+    await scene.nodes.create(scene.path);
+    const { log, said } = listenToTrouble();
+    const { registry } = await scene.open({ log });
+    const refused = () => said('could not read the instances');
+    const watcher = follow(registry, scene.path);
+    await watcher.shows();
+    const wire = await connectWire(server.port);
+    const child = `${scene.path}/i-1_0000000000`;
+    const data = JSON.stringify({ host: '10.0.0.1', port: 80, name: 'i-1' });
+    const acl = (permissions: number) => [{ permissions, scheme: 'world', id: 'anyone' }];
+    const [everything, allButRead] = [31, 30];
+    for (const outage of [1, 2]) {
+      await zk.create(wire, { path: child, data, acl: acl(allButRead) });
+      await eventually(() => assert.equal(refused().length, outage));
+      const facts = refused()[outage - 1]?.facts;
+      assert.equal(facts?.['path'], scene.path);
+      assert.match(String(facts['err']), /NO_AUTH/);
+      await sleep(500);
+      assert.equal(refused().length, outage, 'once, not at every attempt');
+      await zk.setAcl(wire, child, acl(everything));
+      await watcher.shows('i-1');
+      await scene.nodes.remove(child);
+      await watcher.shows();
+    }
+    await watcher.stop();
+    wire.destroy();
+  });
+
+  test('a lost connection is told of by the session, not by every path that is watched', async () => {
+    await using scene = await enter();
+    const { log, said } = listenToTrouble();
+    const { registry } = await scene.open({ log });
+    const watcher = follow(registry, scene.path);
+    await watcher.shows();
+    scene.proxy.acceptThenClose();
+    scene.proxy.kill();
+    await eventually(() => assert.equal(said(DISCONNECTED).length, 1));
+    await scene.nodes.create(`${scene.path}/i-1_0000000000`);
+    await sleep(500);
+    assert.deepEqual(said('could not read the instances'), []);
+    await watcher.stop();
+  });
+});
+
+describe('registry faults: a session that cannot be saved', () => {
+  test('it is told of once and tried until it works, while the instance is announced', async () => {
+    await using directory = await temporaryDirectory();
+    const resumeFile = path.join(directory.name, 'missing', 'session.json');
+    const trouble = listenToTrouble();
+    await using scene = await enter();
+    const { registry } = await scene.open({ resumeFile, log: trouble.log });
+    await announce(registry, scene.path, 'i-1');
+    await sleep(1000);
+    assert.equal(trouble.said('cannot save the session').length, 1);
+    await mkdir(path.dirname(resumeFile));
+    const saved = await eventually(
+      async () => JSON.parse(await readFile(resumeFile, 'utf8')) as { paths: string[] },
+    );
+    assert.deepEqual(saved.paths, [scene.path]);
+    await registry.close();
   });
 });
 

@@ -35,8 +35,9 @@ export async function* mirrorPath(options: {
   signal: AbortSignal;
   log: Log;
 }): AsyncGenerator<Snapshot> {
-  const { session, path, signal, log } = options;
+  const { session, path, signal } = options;
   const backoff = createBackoff(RETRY);
+  const refusals = createRefusals(options);
   const changes = createLatest<true>(signal);
   const onWatch = () => changes.set(true);
   // A new session has none of the old one's watches; a resumed one gets its missed events by itself.
@@ -59,9 +60,10 @@ export async function* mirrorPath(options: {
         await readEntries({ session, path, names: listing.names, known, signal });
         known = only(known, listing.names);
         backoff.reset();
+        refusals.end();
       } catch (error) {
         if (signal.aborted || isTandemError(error, 'REGISTRY_CLOSED')) return;
-        log.debug({ path, err: messageOf(error) }, 'could not read the instances, trying again');
+        refusals.note(error);
         if (await sleepOrAborted(backoff.next(), signal)) return;
         changes.set(true);
         continue;
@@ -74,6 +76,35 @@ export async function* mirrorPath(options: {
     unsubscribe();
     session.forgetWatch(onWatch);
   }
+}
+
+interface Refusals {
+  note(error: unknown): void;
+  end(): void;
+}
+
+/** Tells of reads that fail, each reason once until a read works again. What the session itself says stays its own. */
+function createRefusals(options: { session: Session; path: string; log: Log }): Refusals {
+  const { session, path, log } = options;
+  const told = new Set<string>();
+  return {
+    note(error) {
+      const facts = { path, err: messageOf(error) };
+      const isNews = !isSaidBySession(error, session) && !told.has(facts.err);
+      if (isNews) told.add(facts.err);
+      log[isNews ? 'warn' : 'debug'](facts, 'could not read the instances, trying again');
+    },
+    end() {
+      if (told.size > 0) log.info({ path }, 'the instances can be read again');
+      told.clear();
+    },
+  };
+}
+
+function isSaidBySession(error: unknown, session: Session): boolean {
+  if (isTandemError(error, 'REGISTRY_CONNECTION_LOST') || isTandemError(error, 'REGISTRY_AUTH_FAILED'))
+    return true;
+  return isTandemError(error, 'DEADLINE_EXCEEDED') && session.state.state !== 'connected';
 }
 
 interface Listing {

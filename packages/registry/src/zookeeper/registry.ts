@@ -39,6 +39,8 @@ export async function openZooKeeperRegistry(options: ZooKeeperRegistryOptions): 
   return new ZooKeeperRegistry(options, ensemble, resume);
 }
 
+const SAVE_RETRY = { baseMs: 200, maxMs: 30_000 };
+
 class ZooKeeperRegistry implements Registry {
   readonly #options: ZooKeeperRegistryOptions;
   readonly #ensemble: string;
@@ -51,6 +53,10 @@ class ZooKeeperRegistry implements Registry {
   readonly #resumed: SessionCredentials | undefined;
   #credentials: SessionCredentials | undefined;
   #saving: Promise<void> = Promise.resolve();
+  readonly #saveBackoff = createBackoff(SAVE_RETRY);
+  #saveRetry: NodeJS.Timeout | undefined;
+  /** The last save has failed, and somebody was told. */
+  #isUnsaved = false;
   #closing: Promise<void> | undefined;
 
   constructor(options: ZooKeeperRegistryOptions, ensemble: string, resume: Resume | undefined) {
@@ -129,6 +135,7 @@ class ZooKeeperRegistry implements Registry {
 
   async #close(options: { keep?: boolean }): Promise<void> {
     this.#abort.abort(new Error('the registry is closed'));
+    clearTimeout(this.#saveRetry);
     for (const announcer of this.#announcers) announcer.release();
     const isEnded = await this.#session.close({ keepSession: options.keep === true });
     await this.#saving;
@@ -151,14 +158,22 @@ class ZooKeeperRegistry implements Registry {
     await previous;
     const session = this.#credentials;
     if (session === undefined) return;
+    const { log } = this.#options;
+    clearTimeout(this.#saveRetry);
     try {
       await writeResume(file, this.#ensemble, { session, paths: [...this.#paths] });
     } catch (error) {
-      this.#options.log.error(
-        { file, err: messageOf(error) },
-        'cannot save the session, a restart will flap',
-      );
+      // Nothing waits for the next attempt: instances that are announced late are worse than a restart that shows.
+      const facts = { file, err: messageOf(error) };
+      log[this.#isUnsaved ? 'debug' : 'error'](facts, 'cannot save the session, a restart will flap');
+      this.#isUnsaved = true;
+      if (this.#abort.signal.aborted) return;
+      this.#saveRetry = setTimeout(() => this.#save(), this.#saveBackoff.next());
+      return;
     }
+    if (this.#isUnsaved) log.info({ file }, 'the session is saved again');
+    this.#isUnsaved = false;
+    this.#saveBackoff.reset();
   }
 
   /** Level-triggered like everything here: tried until done, or until the session that owned the nodes is gone. */
