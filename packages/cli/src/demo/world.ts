@@ -155,10 +155,24 @@ discover:
   async end({ keepFiles }: { keepFiles: boolean }): Promise<void> {
     for (const name of ['discover', 'register'] as const)
       await endChild(this.#daemons.get(name), 'SIGTERM', 3_000);
-    const haproxy = await this.haproxyPid();
-    if (haproxy !== undefined) process.kill(haproxy, 'SIGTERM');
+    for (const pid of await this.#haproxyPids()) process.kill(pid, 'SIGTERM');
     await Promise.all([...this.#children].map((child) => endChild(child, 'SIGKILL')));
     if (!keepFiles) await rm(this.directory, { recursive: true, force: true });
+  }
+
+  /**
+   * Every HAProxy of this world that still lives. Its master socket may be silent at this moment, so the pids come from
+   * the daemon's log, and count only if their command line is of this world.
+   */
+  async #haproxyPids(): Promise<number[]> {
+    const text = await readFile(this.log('discover'), 'utf8').catch(() => '');
+    const logged = new Set([...text.matchAll(/"haproxyPid":(\d+)/g)].map((match) => Number(match[1])));
+    const commands = await Promise.all(
+      [...logged].map(
+        async (pid) => [pid, await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')] as const,
+      ),
+    );
+    return commands.filter(([, command]) => command.includes(this.directory)).map(([pid]) => pid);
   }
 
   #serviceFile(name: string): string {
