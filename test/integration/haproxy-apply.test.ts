@@ -646,6 +646,11 @@ describe('the ends of a life', () => {
       await world.becomes('web', ['a', 'b']);
       await ask(port);
       assert.deepEqual([world.reloads(), world.logged('updated HAProxy').length], [0, 0]);
+      // When HAProxy then dies, the registry still silent, it comes back with what it had.
+      process.kill(await world.masterPid(), 'SIGKILL');
+      await eventually(() => assert.rejects(ask(port)));
+      await eventually(() => ask(port));
+      await world.becomes('web', ['a', 'b']);
       // Now it is known what the registry says.
       world.registry.say('/services/silent', [b.instance('b')]);
       await world.becomes('web', ['b']);

@@ -79,6 +79,8 @@ class FileFirstApplier implements Applier {
   /** The file that was there before this daemon wrote one. */
   #inherited: string | undefined;
   #applied: RunningIdentity | undefined;
+  /** The servers that HAProxy was left with. */
+  #members: Membership = new Map();
   #reloadedAt = -Infinity;
 
   constructor(deps: { config: HaproxyConfig; process: HaproxyProcess; store: StructureStore; log: Log }) {
@@ -101,6 +103,7 @@ class FileFirstApplier implements Applier {
     const isKnown = running !== undefined && this.#applied !== undefined;
     if (!isKnown) await this.#ensureRunning(chosen, signal);
     const steps = await this.#converge(chosen, isKnown ? running : await this.#readRunning(signal), signal);
+    this.#members = membership;
     if (this.#good?.mark !== chosen.mark) {
       this.#good = { structure: chosen.structure, mark: chosen.mark };
       await this.#store.save(chosen.structure);
@@ -150,7 +153,9 @@ class FileFirstApplier implements Applier {
     const { structure, membership } = desired;
     if (structure.proxies.every(({ name }) => membership.has(name))) return membership;
     const running = await this.#look(signal);
-    return running === undefined ? membership : adoptServers(desired, running.backends);
+    if (running !== undefined) return adoptServers(desired, running.backends);
+    // HAProxy is gone: it comes back with what it had when it was last seen.
+    return new Map([...this.#members, ...membership]);
   }
 
   /** The wanted structure as far as HAProxy can run it, else the last good one. */
