@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { createHaproxyWorld, eventually, freePort, service } from '../support/haproxy.ts';
-import { startLoad } from '../support/load.ts';
+import { type Load, startLoad } from '../support/load.ts';
 import { startHttpOrigin } from '../support/origin.ts';
 
 const PER_SECOND = 200;
@@ -14,6 +14,7 @@ const RELOADS = 3;
 test('no request fails during 40 changes of membership and 3 reloads', { timeout: 60_000 }, async () => {
   const world = await createHaproxyWorld();
   const origins = await Promise.all(Array.from({ length: 6 }, () => startHttpOrigin()));
+  let load: Load | undefined;
   try {
     const port = await freePort();
     const balances = ['roundrobin', 'leastconn', 'random', 'roundrobin'];
@@ -31,7 +32,7 @@ test('no request fails during 40 changes of membership and 3 reloads', { timeout
     world.registry.say('/services/web', members(0));
     const daemon = world.start([web(0)]);
     await world.becomes('web', names(0));
-    const load = startLoad({ port, perSecond: PER_SECOND });
+    load = startLoad({ port, perSecond: PER_SECOND });
 
     for (let change = 1; change <= CHANGES; change += 1) {
       world.registry.say('/services/web', members(change));
@@ -40,7 +41,7 @@ test('no request fails during 40 changes of membership and 3 reloads', { timeout
       await sleep(60);
       await world.becomes('web', names(change));
     }
-    await eventually(() => assert.equal(world.reloads(), RELOADS));
+    await eventually(() => assert.equal(world.reloads(), RELOADS, world.reloadReasons()));
     await sleep(300);
     const answers = await load.stop();
 
@@ -50,6 +51,7 @@ test('no request fails during 40 changes of membership and 3 reloads', { timeout
     assert.equal(world.logged('cannot bring HAProxy to the desired state, trying again').length, 0);
     await daemon.stop();
   } finally {
+    await load?.stop();
     await world.end();
     await Promise.all(origins.map((origin) => origin.close()));
   }

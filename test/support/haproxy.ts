@@ -118,6 +118,8 @@ export interface HaproxyWorld {
   becomes(backend: string, names: readonly string[]): Promise<void>;
   logged(message: string): LogEntry[];
   reloads(): number;
+  /** For the message of a test that counts them. */
+  reloadReasons(): string;
   /** Ends every daemon and every HAProxy of this world. */
   end(): Promise<void>;
 }
@@ -229,6 +231,12 @@ class World implements HaproxyWorld {
 
   reloads(): number {
     return this.logged('reloading HAProxy').length;
+  }
+
+  reloadReasons(): string {
+    return this.logged('reloading HAProxy')
+      .map(({ facts }) => JSON.stringify(facts['reason']))
+      .join(' ');
   }
 
   async end(): Promise<void> {

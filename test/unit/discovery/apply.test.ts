@@ -129,7 +129,7 @@ describe('keeping HAProxy as desired', () => {
   });
 });
 
-describe('a reload that is not seen in time', () => {
+describe('a reload', () => {
   const old = structureOf();
   const wanted = structureOf([service('web', '127.0.0.1:3210', { balance: 'leastconn' })]);
 
@@ -137,19 +137,24 @@ describe('a reload that is not seen in time', () => {
   async function withApplier(
     body: (world: {
       apply: () => Promise<void>;
-      show: (structure: typeof old) => void;
+      show: (structure: typeof old, pid?: string) => void;
+      /** What the next answers are of, one after the other, before `show` counts again. */
+      interpose: (...answers: { structure: typeof old; pid: string }[]) => void;
+      onReload: (does: () => void) => void;
       reloads: () => number;
       file: string;
       keep: (structure: typeof old) => Promise<void>;
     }) => Promise<void>,
   ): Promise<void> {
-    let shown = '';
+    let shown: Record<string, string> = {};
+    const interposed: Record<string, string>[] = [];
     let reloads = 0;
+    let doesReload = () => {};
     const script = (request: string) => {
       const servers = request.includes('show servers state') ? [''] : [];
       const others = request.split('\n').filter((line) => /^(add|set)/.test(line));
       const answers = others.map((line) => (line.startsWith('add') ? 'New server registered.\n' : ''));
-      return prompted([info({ description: shown }), ...servers, ...answers]);
+      return prompted([info(interposed.shift() ?? shown), ...servers, ...answers]);
     };
     const haproxy: HaproxyProcess = {
       check: () => Promise.resolve(undefined),
@@ -157,6 +162,7 @@ describe('a reload that is not seen in time', () => {
       isRunning: () => true,
       requestReload() {
         reloads += 1;
+        doesReload();
         return Promise.resolve();
       },
       stop: () => Promise.resolve(),
@@ -176,12 +182,18 @@ describe('a reload that is not seen in time', () => {
       const applier = createApplier({ config, process: haproxy, store, log: silentLog });
       // An empty backend: the fake one never has a server.
       const desired = { structure: { ...wanted, runtimeSocket }, membership: new Map([['web', []]]) };
-      const show = (structure: typeof old) =>
-        (shown = renderConfig({ ...structure, runtimeSocket }, new Map()).mark);
+      const worker = (structure: typeof old, pid: string) => ({
+        description: renderConfig({ ...structure, runtimeSocket }, new Map()).mark,
+        Pid: pid,
+      });
+      const show = (structure: typeof old, pid = '42') => void (shown = worker(structure, pid));
       show(old);
       await body({
         apply: () => applier.apply(desired, new AbortController().signal),
         show,
+        interpose: (...answers) =>
+          void interposed.push(...answers.map(({ structure, pid }) => worker(structure, pid))),
+        onReload: (does) => (doesReload = does),
         reloads: () => reloads,
         file,
         keep: (structure) => store.save(structure),
@@ -191,14 +203,14 @@ describe('a reload that is not seen in time', () => {
 
   const failed = { code: 'HAPROXY_RELOAD_FAILED' };
 
-  test('puts the file back that was there', () =>
+  test('that is not seen in time puts the file back that was there', () =>
     withApplier(async ({ apply, file }) => {
       await writeFile(file, '# what runs\n');
       await assert.rejects(apply(), failed);
       assert.equal(await readFile(file, 'utf8'), '# what runs\n');
     }));
 
-  test('puts the last good structure into force, and is not tried again soon', () =>
+  test('that is not seen in time puts the last good structure into force, and is not tried again soon', () =>
     withApplier(async ({ apply, file, reloads, keep }) => {
       await keep(old);
       await assert.rejects(apply(), failed);
@@ -208,12 +220,23 @@ describe('a reload that is not seen in time', () => {
       assert.equal(reloads(), 1);
     }));
 
-  test('is a success after all when the worker comes late', () =>
+  test('that is not seen in time is a success after all when the worker comes late', () =>
     withApplier(async ({ apply, show, file, reloads }) => {
       await assert.rejects(apply(), failed);
       show(wanted);
       await apply();
       assert.match(await readFile(file, 'utf8'), /balance leastconn/);
+      assert.equal(reloads(), 1);
+    }));
+
+  test('is done once, also when the worker that was replaced still answers now and then', () =>
+    withApplier(async ({ apply, show, onReload, interpose, reloads }) => {
+      onReload(() => {
+        show(wanted, '43');
+        const before = { structure: old, pid: '42' };
+        interpose({ structure: wanted, pid: '43' }, before, before);
+      });
+      await apply();
       assert.equal(reloads(), 1);
     }));
 });

@@ -12,14 +12,13 @@ import { markOf, renderConfig } from './render.ts';
 import {
   type Executed,
   executeSteps,
-  readIdentity,
-  readRunning,
   requireSupported,
   type Running,
   type RunningIdentity,
 } from './runtime.ts';
 import type { StructureStore } from './structure-store.ts';
 import { portOf, vetStructure, whyTaken } from './vet.ts';
+import { createWorkers, type Workers } from './workers.ts';
 
 /** What HAProxy shall be. */
 export interface Desired {
@@ -67,6 +66,7 @@ class FileFirstApplier implements Applier {
   readonly #process: HaproxyProcess;
   readonly #store: StructureStore;
   readonly #log: Log;
+  readonly #workers: Workers;
   /** The last structure that HAProxy has really run. */
   #good: { readonly structure: Structure; readonly mark: string } | undefined;
   /** The mark of a structure that passed `haproxy -c`. */
@@ -88,6 +88,7 @@ class FileFirstApplier implements Applier {
     this.#process = deps.process;
     this.#store = deps.store;
     this.#log = deps.log;
+    this.#workers = createWorkers(deps.config.runtimeSocket);
     this.#file = createConfigFile(deps.config.configFile);
   }
 
@@ -99,10 +100,10 @@ class FileFirstApplier implements Applier {
     const chosen = { structure, membership, ...renderConfig(structure, membership) };
     // The file first, the runtime second: whatever happens in between, a HAProxy that restarts comes up right.
     // To look at the runtime meanwhile changes nothing.
-    const [running] = await Promise.all([this.#look(signal), this.#file.write(chosen.text)]);
+    const [running] = await Promise.all([this.#workers.look(signal), this.#file.write(chosen.text)]);
     const isKnown = running !== undefined && this.#applied !== undefined;
     if (!isKnown) await this.#ensureRunning(chosen, signal);
-    const steps = await this.#converge(chosen, isKnown ? running : await this.#readRunning(signal), signal);
+    const steps = await this.#converge(chosen, isKnown ? running : await this.#workers.read(signal), signal);
     this.#members = membership;
     if (this.#good?.mark !== chosen.mark) {
       this.#good = { structure: chosen.structure, mark: chosen.mark };
@@ -119,7 +120,7 @@ class FileFirstApplier implements Applier {
 
   async isUndisturbed(signal: AbortSignal): Promise<boolean> {
     try {
-      const identity = await readIdentity(this.#config.runtimeSocket, signal);
+      const identity = await this.#workers.identity(signal);
       return identity.incarnation === this.#applied?.incarnation && identity.mark === this.#applied.mark;
     } catch (error) {
       if (signal.aborted) throw error;
@@ -152,7 +153,7 @@ class FileFirstApplier implements Applier {
   async #complete(desired: Desired, signal: AbortSignal): Promise<Membership> {
     const { structure, membership } = desired;
     if (structure.proxies.every(({ name }) => membership.has(name))) return membership;
-    const running = await this.#look(signal);
+    const running = await this.#workers.look(signal);
     if (running !== undefined) return adoptServers(desired, running.backends);
     // HAProxy is gone: it comes back with what it had when it was last seen.
     return new Map([...this.#members, ...membership]);
@@ -203,7 +204,7 @@ class FileFirstApplier implements Applier {
 
   /** Where HAProxy listens by itself; undefined when one runs whose structure is unknown. */
   async #ownPorts(signal: AbortSignal): Promise<ReadonlySet<string> | undefined> {
-    if ((await this.#look(signal)) === undefined) return new Set();
+    if ((await this.#workers.look(signal)) === undefined) return new Set();
     return this.#good === undefined
       ? undefined
       : new Set(this.#good.structure.proxies.map(({ bind }) => portOf(bind)));
@@ -213,7 +214,7 @@ class FileFirstApplier implements Applier {
   async #isRefused(mark: string, signal: AbortSignal): Promise<boolean> {
     if (this.#refused?.mark !== mark || performance.now() > this.#refused.until) return false;
     try {
-      return (await readIdentity(this.#config.runtimeSocket, signal)).mark !== mark;
+      return (await this.#workers.identity(signal)).mark !== mark;
     } catch {
       signal.throwIfAborted();
       return true;
@@ -243,16 +244,6 @@ class FileFirstApplier implements Applier {
     if (text !== undefined) await this.#file.write(text);
   }
 
-  async #look(signal: AbortSignal): Promise<Running | undefined> {
-    try {
-      return await readRunning(this.#config.runtimeSocket, signal);
-    } catch (error) {
-      signal.throwIfAborted();
-      if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
-      return undefined;
-    }
-  }
-
   /** Starts HAProxy unless it runs. A daemon that has just started learns here whose HAProxy it is. */
   async #ensureRunning(chosen: Chosen, signal: AbortSignal): Promise<void> {
     await this.#makeDirectories();
@@ -277,7 +268,7 @@ class FileFirstApplier implements Applier {
     const taken: Step[] = [];
     let refusals = 0;
     for (let round = 0; round < MAX_ROUNDS; round += 1) {
-      const running = round === 0 ? first : await this.#readRunning(signal);
+      const running = round === 0 ? first : await this.#workers.read(signal);
       requireSupported(running.version);
       const plan = planChanges(running, chosen);
       if (plan.kind === 'reload') {
@@ -311,18 +302,6 @@ class FileFirstApplier implements Applier {
     }
   }
 
-  /** A worker may just be taking over from another. */
-  async #readRunning(signal: AbortSignal): Promise<Running> {
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        return await readRunning(this.#config.runtimeSocket, signal);
-      } catch (error) {
-        if (signal.aborted || attempt === 5) throw error;
-        await sleep(POLL_MS * attempt, signal);
-      }
-    }
-  }
-
   /** Serialised and rate-limited; believed only when a new worker shows the structure that was meant. */
   async #reload(
     reason: ReloadReason,
@@ -351,6 +330,7 @@ class FileFirstApplier implements Applier {
     } finally {
       this.#reloadedAt = performance.now();
     }
+    this.#workers.replace(before.incarnation);
     this.#log.info(
       { reason: reason.kind, ms: Math.round(performance.now() - startedAt) },
       'reloaded HAProxy',
@@ -361,7 +341,7 @@ class FileFirstApplier implements Applier {
     const giveUpAt = performance.now() + this.#config.reloadDeadlineMs;
     for (;;) {
       try {
-        if (isRight(await readIdentity(this.#config.runtimeSocket, signal))) return;
+        if (isRight(await this.#workers.identity(signal))) return;
       } catch (error) {
         if (signal.aborted) throw error;
       }
