@@ -1,12 +1,7 @@
 export { writeFileAtomic } from './atomic-file.ts';
 export { type Backoff, createBackoff } from './backoff.ts';
-export {
-  type Decoded,
-  decodeNerveName,
-  decodeNerveRecord,
-  encodeNerveRecord,
-  nerveNamePrefix,
-} from './codec/nerve.ts';
+export { type Codec, codecFor, type Decoded, type RecordFormat } from './codec/codec.ts';
+export { decodeNerveName, decodeNerveRecord, encodeNerveRecord, nerveNamePrefix } from './codec/nerve.ts';
 export { loadDirectory, type LoadedDirectory, loadFile } from './config/load.ts';
 export { type ConfigProblem, formatProblem, type Loaded } from './config/problem.ts';
 export {

@@ -1,4 +1,4 @@
-import type { Instance, Snapshot } from '@tandem/core';
+import type { Instance, RecordFormat, Snapshot } from '@tandem/core';
 
 /** Which place in the registry is meant: one instance of one service. Several may share a path. */
 export type Place = Pick<Instance, 'name' | 'host' | 'port'>;
@@ -18,6 +18,17 @@ export interface Announcer {
   release(): void;
 }
 
+/** How an instance is written. A registry without such a choice ignores it. */
+export interface AnnounceOptions {
+  /** Default: Nerve's. */
+  readonly format?: RecordFormat;
+}
+
+export interface WatchOptions {
+  /** Default: Nerve's. */
+  readonly format?: RecordFormat;
+}
+
 export interface RegistryStatus {
   readonly state: 'connecting' | 'connected' | 'suspended' | 'lost' | 'closed' | 'failed';
 }
@@ -25,7 +36,7 @@ export interface RegistryStatus {
 /** Where instances are announced and watched. Implementations pass one conformance suite. */
 export interface Registry {
   /** Claims a place below a path such as `/services/web`. Throws when it is claimed already. */
-  announce(path: string, place: Place): Announcer;
+  announce(path: string, place: Place, options?: AnnounceOptions): Announcer;
 
   /**
    * Withdraws what an earlier life of this process announced and nobody has claimed since.
@@ -37,7 +48,7 @@ export interface Registry {
    * Yields a full snapshot first and after every change. Silent, never partial, while the registry is away.
    * A path that does not exist has no instances and is waited for. Ends when the signal is aborted.
    */
-  watch(path: string, signal: AbortSignal): AsyncIterable<Snapshot>;
+  watch(path: string, signal: AbortSignal, options?: WatchOptions): AsyncIterable<Snapshot>;
 
   readonly status: RegistryStatus;
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { silentLog } from '@tandem/core';
+import { codecFor, silentLog } from '@tandem/core';
 import { createEphemeral, type Session } from '@tandem/registry/testing';
 
 test('a path that vanishes whenever it was made is tried again with pauses, not in a loop', async () => {
@@ -26,6 +26,7 @@ test('a path that vanishes whenever it was made is tried again with pauses, not 
     session,
     path: '/web',
     place,
+    codec: codecFor(),
     pathEncoding: false,
     log: { ...silentLog, child: () => ({ ...silentLog, warn: ({ err }) => void warnings.push(err) }) },
     saved: () => Promise.resolve(),

@@ -1,13 +1,11 @@
 import type { Instance } from '../instance.ts';
+import type { Codec, Decoded } from './codec.ts';
 
 /**
  * Nerve's znode format, both directions, byte for byte (smartstack reference, sections 1.8 and 2.5):
  * compact JSON with the keys host, port, name, then weight, haproxy_server_options and labels where present.
  * The record stands in the node's data and, with path encoding, in its name too.
  */
-
-export type Decoded =
-  { readonly ok: true; readonly instance: Instance } | { readonly ok: false; readonly reason: string };
 
 const ENCODED_PREFIX = 'base64_';
 /** Nerve falls back to a plain name beyond this length of the encoded record. */
@@ -115,3 +113,12 @@ function toUrlSafe(base64: string): string {
 function refuse(reason: string): Decoded {
   return { ok: false, reason };
 }
+
+/** Nerve writes the same data again and again; a changed record is a new sequential node, or another encoded name. */
+export const nerveCodec: Codec = {
+  encodeRecord: encodeNerveRecord,
+  namePrefix: nerveNamePrefix,
+  decodeName: decodeNerveName,
+  decodeRecord: decodeNerveRecord,
+  isImmutable: (child) => /_\d{10}$/.test(child) || decodeNerveName(child) !== undefined,
+};

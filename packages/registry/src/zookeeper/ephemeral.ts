@@ -1,12 +1,4 @@
-import {
-  createBackoff,
-  encodeNerveRecord,
-  type Instance,
-  isTandemError,
-  type Log,
-  messageOf,
-  nerveNamePrefix,
-} from '@tandem/core';
+import { type Codec, createBackoff, type Instance, isTandemError, type Log, messageOf } from '@tandem/core';
 
 import type { Announcer, Place } from '../registry.ts';
 import { ensurePath, findOwnNodes, isAt, type OwnNode } from './nodes.ts';
@@ -17,6 +9,7 @@ export interface EphemeralOptions {
   readonly session: Session;
   readonly path: string;
   readonly place: Place;
+  readonly codec: Codec;
   readonly pathEncoding: boolean;
   readonly log: Log;
   /** Resolves when a successor could resume the session: only then may anything hang on it. */
@@ -145,14 +138,14 @@ class Ephemeral implements Announcer {
   }
 
   async #reconcile(): Promise<void> {
-    const { session, path, place, pathEncoding } = this.#options;
+    const { session, path, place, codec, pathEncoding } = this.#options;
     const { signal } = this.#abort;
     const owner = await session.connected(signal);
     if (this.#node?.owner !== owner) this.#node = undefined;
     const standing =
       this.#node === undefined
-        ? (await findOwnNodes(session, path, new Set([place.name]), { signal })).filter((node) =>
-            isAt(node.instance, place),
+        ? (await findOwnNodes(session, { path, codec, names: new Set([place.name]) }, { signal })).filter(
+            (node) => isAt(node.instance, place),
           )
         : [this.#node];
     // Only now: what was wanted before an outage may be wrong after it.
@@ -163,8 +156,8 @@ class Ephemeral implements Announcer {
       this.#node = undefined;
       return;
     }
-    const record = encodeNerveRecord(wanted.instance);
-    const prefix = `${path}/${nerveNamePrefix(wanted.instance, { pathEncoding })}`;
+    const record = codec.encodeRecord(wanted.instance);
+    const prefix = `${path}/${codec.namePrefix(wanted.instance, { pathEncoding })}`;
     const kept = await this.#keep(
       standing.find((node) => node.record === record && node.path.startsWith(prefix)),
       owner,

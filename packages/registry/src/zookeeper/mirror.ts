@@ -1,8 +1,7 @@
 import {
+  type Codec,
   createBackoff,
   createLatest,
-  decodeNerveName,
-  decodeNerveRecord,
   type Instance,
   isTandemError,
   type Log,
@@ -32,10 +31,11 @@ const RETRY = { baseMs: 50, maxMs: 2_000 };
 export async function* mirrorPath(options: {
   session: Session;
   path: string;
+  codec: Codec;
   signal: AbortSignal;
   log: Log;
 }): AsyncGenerator<Snapshot> {
-  const { session, path, signal } = options;
+  const { session, path, codec, signal } = options;
   const backoff = createBackoff(RETRY);
   const refusals = createRefusals(options);
   const changes = createLatest<true>(signal);
@@ -57,7 +57,7 @@ export async function* mirrorPath(options: {
         const listing = await listChildren(session, path, { signal, onWatch });
         if (listing.life !== life) known = new Map();
         life = listing.life;
-        await readEntries({ session, path, names: listing.names, known, signal });
+        await readEntries({ session, path, codec, names: listing.names, known, signal });
         known = only(known, listing.names);
         backoff.reset();
         refusals.end();
@@ -133,15 +133,16 @@ async function listChildren(
 async function readEntries(options: {
   session: Session;
   path: string;
+  codec: Codec;
   names: readonly string[];
   known: Map<string, Entry>;
   signal: AbortSignal;
 }): Promise<void> {
-  const { session, path, names, known, signal } = options;
+  const { session, path, codec, names, known, signal } = options;
   await Promise.all(
     names.map(async (name) => {
       if (known.has(name)) return;
-      const inName = decodeNerveName(name);
+      const inName = codec.decodeName(name);
       if (inName?.ok === true) {
         known.set(name, { instance: inName.instance });
         return;
@@ -149,7 +150,7 @@ async function readEntries(options: {
       // The connection sends at most 250 of these at a time.
       const node = await session.run(getData(`${path}/${name}`), { signal });
       if (node === undefined) return;
-      const decoded = decodeNerveRecord(node.data);
+      const decoded = codec.decodeRecord(node.data);
       known.set(name, decoded.ok ? { instance: decoded.instance } : { rejected: decoded.reason });
     }),
   );

@@ -1,4 +1,4 @@
-import { decodeNerveName, decodeNerveRecord, type Instance } from '@tandem/core';
+import type { Codec, Instance } from '@tandem/core';
 
 import type { Place } from '../registry.ts';
 import { create, getChildren, getData, sync } from './opcodes.ts';
@@ -17,21 +17,23 @@ export interface OwnNode {
  */
 export async function findOwnNodes(
   session: Session,
-  path: string,
-  names: ReadonlySet<string> | undefined,
+  search: { path: string; codec: Codec; names?: ReadonlySet<string> },
   options: RunOptions,
 ): Promise<OwnNode[]> {
+  const { path, codec, names } = search;
   const signal = options.signal ?? new AbortController().signal;
   const owner = await session.connected(signal);
   // A server that lags behind would not show what this session has just made through another one.
   await session.run(sync(path), options);
   const listing = await session.run(getChildren(path), options);
-  const candidates = (listing?.children ?? []).filter((child) => names === undefined || mayBe(child, names));
+  const candidates = (listing?.children ?? []).filter(
+    (child) => names === undefined || mayBe(codec, child, names),
+  );
   const nodes = await Promise.all(
     candidates.map(async (child) => {
       const node = await session.run(getData(`${path}/${child}`), options);
       if (node === undefined || node.stat.ephemeralOwner !== owner) return undefined;
-      const decoded = decodeNerveRecord(node.data);
+      const decoded = codec.decodeRecord(node.data);
       const instance = decoded.ok ? decoded.instance : undefined;
       return { path: `${path}/${child}`, record: node.data.toString('utf8'), instance };
     }),
@@ -39,8 +41,8 @@ export async function findOwnNodes(
   return nodes.filter((node) => node !== undefined);
 }
 
-function mayBe(child: string, names: ReadonlySet<string>): boolean {
-  const decoded = decodeNerveName(child);
+function mayBe(codec: Codec, child: string, names: ReadonlySet<string>): boolean {
+  const decoded = codec.decodeName(child);
   if (decoded?.ok === true) return names.has(decoded.instance.name);
   return names.has(child.slice(0, Math.max(0, child.lastIndexOf('_'))));
 }

@@ -2,6 +2,7 @@ import { setMaxListeners } from 'node:events';
 import { rm } from 'node:fs/promises';
 
 import {
+  codecFor,
   formatEndpoint,
   type InstanceId,
   instanceId,
@@ -13,7 +14,14 @@ import {
   sleepOrAborted,
 } from '@tandem/core';
 
-import type { Announcer, Place, Registry, RegistryStatus } from '../registry.ts';
+import type {
+  AnnounceOptions,
+  Announcer,
+  Place,
+  Registry,
+  RegistryStatus,
+  WatchOptions,
+} from '../registry.ts';
 import type { ZooKeeperConfig } from './config.ts';
 import type { SessionCredentials } from './connection.ts';
 import { createEphemeral } from './ephemeral.ts';
@@ -83,7 +91,7 @@ class ZooKeeperRegistry implements Registry {
     return { state: this.#session.state.state };
   }
 
-  announce(path: string, place: Place): Announcer {
+  announce(path: string, place: Place, options: AnnounceOptions = {}): Announcer {
     const id = instanceId(place);
     const full = this.#full(path);
     const claimed = this.#claims.get(full) ?? new Set();
@@ -98,6 +106,7 @@ class ZooKeeperRegistry implements Registry {
       session: this.#session,
       path: full,
       place,
+      codec: codecFor(options.format),
       pathEncoding: config.pathEncoding,
       log,
       saved: () => this.#saving,
@@ -114,7 +123,7 @@ class ZooKeeperRegistry implements Registry {
     if (this.#resumed !== undefined) void this.#sweep(this.#resumed.id);
   }
 
-  async *watch(path: string, signal: AbortSignal): AsyncGenerator<Snapshot> {
+  async *watch(path: string, signal: AbortSignal, options: WatchOptions = {}): AsyncGenerator<Snapshot> {
     const { log } = this.#options;
     const controller = new AbortController();
     const abort = () => controller.abort();
@@ -122,7 +131,9 @@ class ZooKeeperRegistry implements Registry {
     if (parents.some((parent) => parent.aborted)) return;
     for (const parent of parents) parent.addEventListener('abort', abort, { once: true });
     try {
-      yield* mirrorPath({ session: this.#session, path: this.#full(path), signal: controller.signal, log });
+      const codec = codecFor(options.format);
+      const full = this.#full(path);
+      yield* mirrorPath({ session: this.#session, path: full, codec, signal: controller.signal, log });
     } finally {
       for (const parent of parents) parent.removeEventListener('abort', abort);
     }
@@ -200,7 +211,7 @@ class ZooKeeperRegistry implements Registry {
   }
 
   async #sweepPath(path: string, signal: AbortSignal): Promise<void> {
-    for (const node of await findOwnNodes(this.#session, path, undefined, { signal })) {
+    for (const node of await findOwnNodes(this.#session, { path, codec: codecFor() }, { signal })) {
       const claimed =
         node.instance !== undefined && this.#claims.get(path)?.has(instanceId(node.instance)) === true;
       if (claimed) continue;
