@@ -509,35 +509,36 @@ describe('registry faults: a session that ends', { concurrency: true }, () => {
 });
 
 describe('registry faults: what is refused', { concurrency: true }, () => {
-  test('an instance that may not be read is told of once per outage, and read as soon as it may be', async () => {
-    await using scene = await enter();
-    await scene.nodes.create(scene.path);
-    const { log, said } = listenToTrouble();
-    const { registry } = await scene.open({ log });
-    const refused = () => said('could not read the instances');
-    const watcher = follow(registry, scene.path);
-    await watcher.shows();
-    const wire = await connectWire(server.port);
-    const child = `${scene.path}/i-1_0000000000`;
-    const data = JSON.stringify({ host: '10.0.0.1', port: 80, name: 'i-1' });
-    const acl = (permissions: number) => [{ permissions, scheme: 'world', id: 'anyone' }];
-    const [everything, allButRead] = [31, 30];
-    for (const outage of [1, 2]) {
-      await zk.create(wire, { path: child, data, acl: acl(allButRead) });
-      await eventually(() => assert.equal(refused().length, outage));
-      const facts = refused()[outage - 1]?.facts;
-      assert.equal(facts?.['path'], scene.path);
-      assert.match(String(facts['err']), /NO_AUTH/);
-      await sleep(500);
-      assert.equal(refused().length, outage, 'once, not at every attempt');
-      await zk.setAcl(wire, child, acl(everything));
-      await watcher.shows('i-1');
-      await scene.nodes.remove(child);
+  for (const mirror of ['auto', 'classic'] as const) {
+    test(`a node that may not be read costs itself only, and is read as soon as it may be (mirror: ${mirror})`, async () => {
+      await using scene = await enter();
+      await scene.nodes.create(scene.path);
+      const { registry } = await scene.open({ mirror });
+      const watcher = follow(registry, scene.path);
       await watcher.shows();
-    }
-    await watcher.stop();
-    wire.destroy();
-  });
+      const wire = await connectWire(server.port);
+      const child = `${scene.path}/i-1_0000000000`;
+      const record = (name: string) => JSON.stringify({ host: '10.0.0.1', port: 80, name });
+      const acl = (permissions: number) => [{ permissions, scheme: 'world', id: 'anyone' }];
+      const [everything, allButRead] = [31, 30];
+      await zk.create(wire, { path: child, data: record('i-1'), acl: acl(allButRead) });
+      // Newer servers say nothing of such a node: it is missed when the next one comes.
+      await zk.create(wire, { path: `${scene.path}/i-2_0000000001`, data: record('i-2') });
+      await watcher.shows('i-2');
+      await eventually(() => {
+        const [rejection] = watcher.latest?.rejected ?? [];
+        assert.equal(rejection?.place, 'i-1_0000000000');
+        assert.match(rejection.reason, /NO_AUTH/);
+      });
+      await zk.setAcl(wire, child, acl(everything));
+      await watcher.shows('i-1', 'i-2');
+      assert.deepEqual(watcher.latest?.rejected, []);
+      await scene.nodes.remove(child);
+      await watcher.shows('i-2');
+      await watcher.stop();
+      wire.destroy();
+    });
+  }
 
   test('a lost connection is told of by the session, not by every path that is watched', async () => {
     await using scene = await enter();

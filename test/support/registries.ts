@@ -13,6 +13,7 @@ export interface OpenOptions {
   readonly pathEncoding?: boolean;
   readonly sessionTimeoutMs?: number;
   readonly chroot?: string;
+  readonly mirror?: 'auto' | 'classic';
   readonly log?: Log;
 }
 
@@ -21,11 +22,17 @@ export async function openTestRegistry(
   ports: number | readonly number[],
   options: OpenOptions = {},
 ): Promise<Registry> {
-  const { pathEncoding = false, sessionTimeoutMs = 4000, chroot = '', log = silentLog } = options;
+  const {
+    pathEncoding = false,
+    sessionTimeoutMs = 4000,
+    chroot = '',
+    mirror = 'auto',
+    log = silentLog,
+  } = options;
   const servers = [ports].flat().map((port) => ({ host: '127.0.0.1', port }));
   const registry = await openRegistry(
     {
-      zookeeper: { servers, chroot, sessionTimeoutMs, pathEncoding },
+      zookeeper: { servers, chroot, sessionTimeoutMs, pathEncoding, mirror },
       pathTemplate: '/services/{service}',
     },
     { log, ...(options.resumeFile === undefined ? {} : { resumeFile: options.resumeFile }) },

@@ -23,6 +23,7 @@ describe('registry section', () => {
         chroot: '',
         sessionTimeoutMs: 16_000,
         pathEncoding: false,
+        mirror: 'auto',
       },
       pathTemplate: '/services/{service}',
     });

@@ -27,7 +27,7 @@ function stat(owner = 0n): Buffer {
   return writer.long(owner).int(18).int(19).long(20n).bytes();
 }
 
-const STAT = { czxid: 11n, ctime: 1_700_000_000_000n, ephemeralOwner: -5n };
+const STAT = { czxid: 11n, ctime: 1_700_000_000_000n, cversion: 16, ephemeralOwner: -5n };
 
 describe('opcodes: what goes over the wire', () => {
   test('a create carries path, data, an open ACL and its mode', () => {

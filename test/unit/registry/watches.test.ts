@@ -18,8 +18,8 @@ describe('watch table', () => {
     const table = createWatchTable();
     let calls = 0;
     table.add('child', '/a', () => (calls += 1));
-    table.fire(EVENT.children, '/a');
-    table.fire(EVENT.children, '/a');
+    table.fire({ type: EVENT.children, path: '/a' });
+    table.fire({ type: EVENT.children, path: '/a' });
     assert.equal(calls, 1);
   });
 
@@ -28,7 +28,7 @@ describe('watch table', () => {
     let calls = 0;
     const listener = () => (calls += 1);
     for (let round = 0; round < 1000; round += 1) for (const kind of KINDS) table.add(kind, '/a', listener);
-    table.fire(EVENT.deleted, '/a');
+    table.fire({ type: EVENT.deleted, path: '/a' });
     assert.equal(calls, 1);
     assert.deepEqual(table.requests(1n), []);
   });
@@ -46,7 +46,7 @@ describe('watch table', () => {
         table.add(kind, '/a', () => heard.push(kind));
         table.add(kind, '/b', () => heard.push('another path'));
       }
-      table.fire(EVENT[event], '/a');
+      table.fire({ type: EVENT[event], path: '/a' });
       assert.deepEqual(heard.toSorted(), [...kinds].toSorted());
     });
   }
@@ -54,7 +54,7 @@ describe('watch table', () => {
   test('events of types that nobody knows are ignored', () => {
     const table = createWatchTable();
     table.add('data', '/a', () => assert.fail('not for us'));
-    for (const type of [-2, -1, 0, 5, 6, 7, 99]) table.fire(type, '/a');
+    for (const type of [-2, -1, 0, 5, 6, 7, 99]) table.fire({ type: type, path: '/a' });
     assert.equal(table.requests(1n).length, 1);
   });
 
@@ -66,8 +66,8 @@ describe('watch table', () => {
       table.add('child', '/a', listener);
     };
     listener();
-    table.fire(EVENT.children, '/a');
-    table.fire(EVENT.children, '/a');
+    table.fire({ type: EVENT.children, path: '/a' });
+    table.fire({ type: EVENT.children, path: '/a' });
     assert.equal(calls, 3);
   });
 
@@ -82,7 +82,7 @@ describe('watch table', () => {
     const [body] = table.requests(1n);
     assert.ok(body);
     assert.deepEqual(decode(body), { zxid: 1n, data: [], exist: [], child: ['/a'] });
-    table.fire(EVENT.children, '/a');
+    table.fire({ type: EVENT.children, path: '/a' });
     assert.deepEqual(heard, ['kept']);
   });
 

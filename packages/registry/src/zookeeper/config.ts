@@ -27,12 +27,19 @@ export const ZooKeeperSection = z
       .describe(
         "put the record in the node's name, so that readers need not read its data (Nerve's use_path_encoding)",
       ),
+    mirror: z
+      .enum(['auto', 'classic'])
+      .default('auto')
+      .describe(
+        'auto: follow changes by persistent watches where the server has them (3.6 and later); classic: read the list again after each change',
+      ),
   })
   .transform((section) => ({
     servers: section.servers,
     chroot: section.chroot ?? '',
     sessionTimeoutMs: section.session_timeout,
     pathEncoding: section.path_encoding,
+    mirror: section.mirror,
   }));
 
 export type ZooKeeperConfig = z.output<typeof ZooKeeperSection>;

@@ -4,7 +4,7 @@ import library, { type Client, type ConnectionManager } from 'node-zookeeper-cli
 import { type Beat, startHeartbeat } from './heartbeat.ts';
 import { createFramer } from './framer.ts';
 import { JuteReader } from './jute.ts';
-import { OPCODE, type Operation, refusal } from './opcodes.ts';
+import { OPCODE, type Operation, refusal, removeWatches } from './opcodes.ts';
 import { type Answer, isOurs, packHello, packRequest, unpackAnswer } from './packets.ts';
 import { createReconnectDelay } from './reconnect-delay.ts';
 import { type ServerAddress, shuffled } from './servers.ts';
@@ -20,7 +20,7 @@ export interface Connection {
   /**
    * Sends one operation and resolves with its answer. Rejects at once while there is no connection, and with
    * `REGISTRY_CONNECTION_LOST` when it breaks before the answer (the outcome is then unknown).
-   * `onWatch` is called once when the watch that the operation set fires. Whoever aborts the signal has stopped
+   * `onWatch` is called when the watch that the operation set fires: once, or for ever if it is persistent. Whoever aborts the signal has stopped
    * waiting: what is not sent by then never is, and a watch that comes too late is not kept.
    */
   run<T>(operation: Operation<T>, options: { signal: AbortSignal; onWatch?: WatchListener }): Promise<T>;
@@ -148,14 +148,22 @@ class LibraryConnection implements Connection {
       };
       this.#window.enter({
         signal,
-        send: () => this.#send(operation, settle, () => reject(connectionLost(operation))),
+        send: () => {
+          // Before its answer: to take it off again is then always the later request.
+          if (operation.isWatching === true && onWatch !== undefined)
+            this.#watches.addRecursive(operation.path, onWatch);
+          this.#send(operation, settle, () => reject(connectionLost(operation)));
+        },
         fail: reject,
       });
     });
   }
 
   forgetWatch(listener: WatchListener): void {
-    this.#watches.forget(listener);
+    for (const path of this.#watches.forget(listener)) {
+      // A server that does not hear it sends events that nobody listens to, until the connection ends.
+      this.run(removeWatches(path), { signal: NEVER }).catch(() => {});
+    }
   }
 
   close(options: { keepSession: boolean }): Promise<boolean> {
@@ -348,7 +356,7 @@ class LibraryConnection implements Connection {
       const reader = new JuteReader(frame, 20);
       const type = reader.int();
       reader.int();
-      this.#watches.fire(type, reader.text());
+      this.#watches.fire({ type, path: reader.text() });
       return true;
     }
     const packet = this.#manager.pendingQueue[0];
@@ -387,6 +395,7 @@ class LibraryConnection implements Connection {
 }
 
 const LOST = new Error('connection lost');
+const NEVER = new AbortController().signal;
 
 function connectionLost(operation?: Pick<Operation<unknown>, 'name' | 'path'>): TandemError {
   const what = operation === undefined ? '' : ` to ${operation.name} ${operation.path}`;

@@ -22,6 +22,12 @@ export class JuteReader {
     return value;
   }
 
+  bool(): boolean {
+    const value = this.#buffer.readUInt8(this.#offset);
+    this.#offset += 1;
+    return value !== 0;
+  }
+
   bytes(): Buffer | undefined {
     const length = this.int();
     if (length < 0) return undefined;

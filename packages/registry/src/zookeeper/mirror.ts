@@ -2,79 +2,97 @@ import {
   type Codec,
   createBackoff,
   createLatest,
-  type Instance,
   isTandemError,
   type Log,
   messageOf,
-  type Rejection,
   sleepOrAborted,
   type Snapshot,
-  uniqueInstances,
 } from '@tandem/core';
 
-import { exists, getChildren, getData } from './opcodes.ts';
+import { createChildren } from './children.ts';
+import { createClassic } from './classic.ts';
+import { createDelta } from './delta.ts';
+import type { DeltaSupport } from './delta-support.ts';
 import type { Session } from './session.ts';
 
-/**
- * What one child is: an instance, or something that is set aside. Never changes for a name as long as the path lives:
- * sequential names are unique.
- */
-type Entry = { readonly instance: Instance } | { readonly rejected: string };
-
 const RETRY = { baseMs: 50, maxMs: 2_000 };
+/** Nobody is told when a node's permissions change. */
+const RETRY_REFUSED = { baseMs: 500, maxMs: 30_000 };
 
 /**
- * Follows the children of one path (classic mode: a one-shot child watch, re-armed by the read itself). Data is read
- * only for names not seen before; names in path encoding need no read at all. One undecodable child costs itself only.
- * A list that could not be read as a whole is not published: stale beats partial.
+ * Follows the children of one path: by a persistent watch where the server has them (delta mode), else by reading the
+ * list again (classic mode). Data are read only for names not seen before; names in path encoding need no read at all.
+ * One undecodable child costs itself only. What could not be read as a whole is not published: stale beats partial.
  */
 export async function* mirrorPath(options: {
   session: Session;
   path: string;
   codec: Codec;
+  support: DeltaSupport;
   signal: AbortSignal;
   log: Log;
 }): AsyncGenerator<Snapshot> {
-  const { session, path, codec, signal } = options;
+  const { session, path, codec, support, signal } = options;
   const backoff = createBackoff(RETRY);
   const refusals = createRefusals(options);
-  const changes = createLatest<true>(signal);
-  const onWatch = () => changes.set(true);
-  // A new session has none of the old one's watches; a resumed one gets its missed events by itself.
-  let readAs: bigint | undefined;
+  const bell = createLatest<true>(signal);
+  const ring = () => bell.set(true);
+  const children = createChildren(codec);
+  const delta = createDelta({ session, path, codec, children, ring });
+  const classic = createClassic({ session, path, codec, children, ring });
+  const followers = [delta, classic];
   const unsubscribe = session.subscribe((state) => {
-    if (state.state === 'connected' && readAs !== undefined && readAs !== state.id) changes.set(true);
+    if (state.state !== 'connected') return;
+    for (const follower of followers) follower.reconnected(state.id);
+    ring();
   });
-  let life: string | undefined;
-  let known = new Map<string, Entry>();
-  let published: ReadonlyMap<string, Entry> | undefined;
+
+  const refusedBackoff = createBackoff(RETRY_REFUSED);
+  let refusedRetry: NodeJS.Timeout | undefined;
+  function retryRefused(): void {
+    if (!children.hasRefused) refusedBackoff.reset();
+    else {
+      refusedRetry ??= setTimeout(() => {
+        refusedRetry = undefined;
+        children.retryRefused();
+        ring();
+      }, refusedBackoff.next());
+    }
+  }
+
+  async function sync(): Promise<void> {
+    const id = await session.connected(signal);
+    if (await support.attempt(() => delta.watch(signal))) {
+      await delta.sync(signal);
+      return;
+    }
+    classic.reconnected(id);
+    await classic.sync(signal);
+  }
+
   try {
-    changes.set(true);
-    for await (const _ of changes) {
+    ring();
+    for await (const _ of bell) {
       try {
-        readAs = undefined;
-        readAs = await session.connected(signal);
-        const listing = await listChildren(session, path, { signal, onWatch });
-        if (listing.life !== life) known = new Map();
-        life = listing.life;
-        await readEntries({ session, path, codec, names: listing.names, known, signal });
-        known = only(known, listing.names);
+        await sync();
         backoff.reset();
         refusals.end();
       } catch (error) {
         if (signal.aborted || isTandemError(error, 'REGISTRY_CLOSED')) return;
         refusals.note(error);
         if (await sleepOrAborted(backoff.next(), signal)) return;
-        changes.set(true);
+        ring();
         continue;
       }
-      if (published !== undefined && isSame(published, known)) continue;
-      published = new Map(known);
-      yield toSnapshot(published);
+      const snapshot = children.take();
+      retryRefused();
+      if (children.isStale || children.unread().length > 0) ring();
+      if (snapshot !== undefined) yield snapshot;
     }
   } finally {
     unsubscribe();
-    session.forgetWatch(onWatch);
+    clearTimeout(refusedRetry);
+    for (const follower of followers) follower.end();
   }
 }
 
@@ -105,87 +123,4 @@ function isSaidBySession(error: unknown, session: Session): boolean {
   if (isTandemError(error, 'REGISTRY_CONNECTION_LOST') || isTandemError(error, 'REGISTRY_AUTH_FAILED'))
     return true;
   return isTandemError(error, 'DEADLINE_EXCEEDED') && session.state.state !== 'connected';
-}
-
-interface Listing {
-  readonly names: readonly string[];
-  /** Tells one life of the path from the next: deleted and made again, or on wiped data, it counts its names anew. */
-  readonly life: string;
-}
-
-/** A missing path has no children; its creation rings. */
-async function listChildren(
-  session: Session,
-  path: string,
-  options: { signal: AbortSignal; onWatch: () => void },
-): Promise<Listing> {
-  for (;;) {
-    const listing = await session.run(getChildren(path, true), options);
-    if (listing !== undefined) {
-      const { czxid, ctime } = listing.stat;
-      return { names: listing.children, life: `${czxid} ${ctime}` };
-    }
-    if ((await session.run(exists(path, true), options)) === undefined) return { names: [], life: 'missing' };
-  }
-}
-
-/** Adds to `known` as the answers come, so that a round that breaks off has not been for nothing. */
-async function readEntries(options: {
-  session: Session;
-  path: string;
-  codec: Codec;
-  names: readonly string[];
-  known: Map<string, Entry>;
-  signal: AbortSignal;
-}): Promise<void> {
-  const { session, path, codec, names, known, signal } = options;
-  await Promise.all(
-    names.map(async (name) => {
-      if (known.has(name)) return;
-      const inName = codec.decodeName(name);
-      if (inName?.ok === true) {
-        known.set(name, { instance: inName.instance });
-        return;
-      }
-      // The connection sends at most 250 of these at a time.
-      const node = await session.run(getData(`${path}/${name}`), { signal });
-      if (node === undefined) return;
-      const decoded = codec.decodeRecord(node.data);
-      known.set(name, decoded.ok ? { instance: decoded.instance } : { rejected: decoded.reason });
-    }),
-  );
-}
-
-function only(entries: ReadonlyMap<string, Entry>, names: readonly string[]): Map<string, Entry> {
-  const kept = new Map<string, Entry>();
-  for (const name of names) {
-    const entry = entries.get(name);
-    if (entry !== undefined) kept.set(name, entry);
-  }
-  return kept;
-}
-
-function toSnapshot(entries: ReadonlyMap<string, Entry>): Snapshot {
-  const instances: Instance[] = [];
-  const rejected: Rejection[] = [];
-  // Highest sequence first: of two nodes of one instance, the newer record counts.
-  for (const [name, entry] of [...entries].toSorted(([a], [b]) => compareSequence(b, a))) {
-    if ('instance' in entry) instances.push(entry.instance);
-    else rejected.push({ place: name, reason: entry.rejected });
-  }
-  return { instances: uniqueInstances(instances), rejected };
-}
-
-function compareSequence(a: string, b: string): number {
-  return sequenceOf(a) - sequenceOf(b);
-}
-
-function sequenceOf(name: string): number {
-  const match = /_(\d+)$/.exec(name);
-  return match === null ? -1 : Number(match[1]);
-}
-
-/** By identity: an entry is made once for a name, and once more for each life of the path. */
-function isSame(a: ReadonlyMap<string, Entry>, b: ReadonlyMap<string, Entry>): boolean {
-  return a.size === b.size && [...a].every(([name, entry]) => b.get(name) === entry);
 }

@@ -10,22 +10,28 @@ export const OPCODE = {
   getData: 4,
   sync: 9,
   getChildren2: 12,
+  removeWatches: 18,
+  multiRead: 22,
   auth: 100,
   setWatches: 101,
+  addWatch: 106,
 } as const;
+export const UNIMPLEMENTED = -6;
 export const NO_NODE = -101;
+export const NO_AUTH = -102;
 export const NODE_EXISTS = -110;
+const NO_WATCHER = -121;
 
 const ERROR_NAMES: Readonly<Record<number, string>> = {
   [-1]: 'SYSTEM_ERROR',
   [-2]: 'RUNTIME_INCONSISTENCY',
   [-4]: 'CONNECTION_LOSS',
   [-5]: 'MARSHALLING_ERROR',
-  [-6]: 'UNIMPLEMENTED',
+  [UNIMPLEMENTED]: 'UNIMPLEMENTED',
   [-7]: 'OPERATION_TIMEOUT',
   [-8]: 'BAD_ARGUMENTS',
   [NO_NODE]: 'NO_NODE',
-  [-102]: 'NO_AUTH',
+  [NO_AUTH]: 'NO_AUTH',
   [-103]: 'BAD_VERSION',
   [-108]: 'NO_CHILDREN_FOR_EPHEMERALS',
   [NODE_EXISTS]: 'NODE_EXISTS',
@@ -51,8 +57,10 @@ export interface Operation<T> {
   parse(reader: JuteReader): T;
   /** Makes a value of an error code that is an expected outcome. */
   recover?(code: number): { readonly value: T } | undefined;
-  /** The kind of watch that stands after this answer (0: no error). */
+  /** The kind of one-shot watch that stands after this answer (0: no error). */
   watchKind?(code: number): WatchKind | undefined;
+  /** It sets a persistent recursive watch: events may follow it at once. */
+  readonly isWatching?: true;
 }
 
 /** The part of a node's Stat that Tandem reads. Sizes in bytes. */
@@ -60,6 +68,8 @@ export interface Stat {
   /** The transaction that created it, and when (by the server's clock): together they tell one life from the next. */
   readonly czxid: bigint;
   readonly ctime: bigint;
+  /** Counts every creation and deletion of a child; 32 bits, with overflow. */
+  readonly cversion: number;
   readonly ephemeralOwner: bigint;
 }
 
@@ -174,6 +184,77 @@ export function getChildren(
   };
 }
 
+/** ZooKeeper's AddWatchMode PERSISTENT_RECURSIVE and WatcherType Any. */
+const PERSISTENT_RECURSIVE = 1;
+const ANY_WATCH = 3;
+
+/**
+ * Sets a persistent watch on a path and everything below it, whether or not it exists: 3.6 and later. Resolves with
+ * whether the server has such a thing; one that has not ends the connection, too.
+ */
+export function addWatch(path: string): Operation<boolean> {
+  return {
+    name: 'watch',
+    opcode: OPCODE.addWatch,
+    path,
+    body: new JuteWriter().text(path).int(PERSISTENT_RECURSIVE).toBuffer(),
+    isWatching: true,
+    parse: () => true,
+    recover: (code) => (code === UNIMPLEMENTED ? { value: false } : undefined),
+  };
+}
+
+/** Takes every watch of this connection off a path. */
+export function removeWatches(path: string): Operation<void> {
+  return {
+    name: 'stop watching',
+    opcode: OPCODE.removeWatches,
+    path,
+    body: new JuteWriter().text(path).int(ANY_WATCH).toBuffer(),
+    parse() {},
+    recover: (code) => (code === NO_WATCHER ? { value: undefined } : undefined),
+  };
+}
+
+/** What one of several reads found: `data` is undefined when there is no such node. */
+export type ReadOutcome =
+  | { readonly kind: 'read'; readonly data: Buffer | undefined }
+  | { readonly kind: 'refused'; readonly code: number };
+
+const END_OF_RESULTS = -1;
+
+/** The data of several nodes in one round trip: 3.6 and later. Each has an outcome of its own, in the order asked. */
+export function multiRead(paths: readonly string[]): Operation<ReadOutcome[]> {
+  const writer = new JuteWriter();
+  for (const path of paths) writer.int(OPCODE.getData).bool(false).int(-1).text(path).bool(false);
+  return {
+    name: 'read',
+    opcode: OPCODE.multiRead,
+    path: `${paths[0]} and others`,
+    body: writer.int(-1).bool(true).int(-1).toBuffer(),
+    parse(reader) {
+      const outcomes: ReadOutcome[] = [];
+      for (;;) {
+        const type = reader.int();
+        const isEnd = reader.bool();
+        reader.int();
+        if (isEnd) return outcomes;
+        outcomes.push(type === END_OF_RESULTS ? refusedRead(reader.int()) : readData(reader));
+      }
+    },
+  };
+}
+
+function refusedRead(code: number): ReadOutcome {
+  return code === NO_NODE ? { kind: 'read', data: undefined } : { kind: 'refused', code };
+}
+
+function readData(reader: JuteReader): ReadOutcome {
+  const data = Buffer.from(reader.bytes() ?? []);
+  readStat(reader);
+  return { kind: 'read', data };
+}
+
 function missing(code: number): { value: undefined } | undefined {
   return code === NO_NODE ? { value: undefined } : undefined;
 }
@@ -184,9 +265,11 @@ function readStat(reader: JuteReader): Stat {
   reader.long();
   const ctime = reader.long();
   reader.long();
-  for (let index = 0; index < 3; index += 1) reader.int();
+  reader.int();
+  const cversion = reader.int();
+  reader.int();
   const ephemeralOwner = reader.long();
   for (let index = 0; index < 2; index += 1) reader.int();
   reader.long();
-  return { czxid, ctime, ephemeralOwner };
+  return { czxid, ctime, cversion, ephemeralOwner };
 }

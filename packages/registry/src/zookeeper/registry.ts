@@ -24,6 +24,7 @@ import type {
 } from '../registry.ts';
 import type { ZooKeeperConfig } from './config.ts';
 import type { SessionCredentials } from './connection.ts';
+import { createDeltaSupport, type DeltaSupport } from './delta-support.ts';
 import { createEphemeral } from './ephemeral.ts';
 import { mirrorPath } from './mirror.ts';
 import { findOwnNodes } from './nodes.ts';
@@ -56,6 +57,7 @@ class ZooKeeperRegistry implements Registry {
   readonly #claims = new Map<string, Set<InstanceId>>();
   readonly #announcers = new Set<Announcer>();
   readonly #abort = new AbortController();
+  readonly #deltaSupport: DeltaSupport;
   /** Every path below which this session has announced, in this life or an earlier one. */
   readonly #paths: Set<string>;
   readonly #resumed: SessionCredentials | undefined;
@@ -70,6 +72,10 @@ class ZooKeeperRegistry implements Registry {
   constructor(options: ZooKeeperRegistryOptions, ensemble: string, resume: Resume | undefined) {
     this.#options = options;
     this.#ensemble = ensemble;
+    this.#deltaSupport = createDeltaSupport({
+      isWanted: options.config.mirror === 'auto',
+      log: options.log,
+    });
     // Every watch of the process listens to it.
     setMaxListeners(0, this.#abort.signal);
     this.#paths = new Set(resume?.paths);
@@ -133,7 +139,15 @@ class ZooKeeperRegistry implements Registry {
     try {
       const codec = codecFor(options.format);
       const full = this.#full(path);
-      yield* mirrorPath({ session: this.#session, path: full, codec, signal: controller.signal, log });
+      const { signal: ended } = controller;
+      yield* mirrorPath({
+        session: this.#session,
+        path: full,
+        codec,
+        support: this.#deltaSupport,
+        signal: ended,
+        log,
+      });
     } finally {
       for (const parent of parents) parent.removeEventListener('abort', abort);
     }

@@ -1,0 +1,399 @@
+import {
+  type Codec,
+  type Instance,
+  type InstanceId,
+  instanceId,
+  type Rejection,
+  type Snapshot,
+} from '@tandem/core';
+
+import type { Stat } from './opcodes.ts';
+
+/**
+ * What is known of the children of one path, and what of that may be shown. Pure: it is told of lists, events and data
+ * in the order in which the server sent them, and says what has to be read.
+ *
+ * Every change is a step in a journal, and what is shown moves along it only to places where the data of every child
+ * are known. So each snapshot is what the path really held at some moment: a record that replaces another one appears
+ * before the other goes, however slowly its data come.
+ */
+export interface Children {
+  /** The list itself has to be read (again). */
+  readonly isStale: boolean;
+  /** Names whose data have to be read. */
+  unread(): string[];
+  /** The list as the server has it; undefined: there is no such path. */
+  list(listing: Listing | undefined): void;
+  /** Whether list and events account for everything: false makes it stale (the path's Stat after a reconnect). */
+  check(stat: Stat | undefined): void;
+  /** The list may have changed. */
+  suspect(): void;
+  /** Data that a writer may have changed unseen have to be read again. */
+  doubt(): void;
+  created(name: string): void;
+  deleted(name: string): void;
+  changed(name: string): void;
+  /** The path itself is gone. */
+  ended(): void;
+  /** The data of a child; undefined: there is no such child. */
+  read(name: string, data: Buffer | undefined): void;
+  /** The data of a child may not be read: it costs itself only, until `retryRefused` asks again. */
+  refuse(name: string, reason: string): void;
+  readonly hasRefused: boolean;
+  retryRefused(): void;
+  /** What may be shown, if that differs from what was shown last. */
+  take(): Snapshot | undefined;
+}
+
+export interface Listing {
+  readonly children: readonly string[];
+  readonly stat: Stat;
+}
+
+/** Read once, never changed. */
+type Entry =
+  | { readonly id: InstanceId; readonly sequence: number; readonly instance: Instance }
+  | { readonly rejected: Rejection; readonly isRefused?: true };
+
+/** One node from its creation, or from the last change of its data, on. */
+interface Child {
+  readonly name: string;
+  /** Undefined until its data are read. */
+  entry: Entry | undefined;
+  /** What its data said before they may have changed. */
+  readonly before?: Entry | undefined;
+  /** Its name may be in use again, but not by this node. */
+  isGone: boolean;
+}
+
+/** What happened at once. */
+interface Step {
+  readonly added: readonly Child[];
+  readonly removed: readonly Child[];
+}
+
+const MISSING = 'missing';
+/** While a child cannot be read, nothing moves: what piles up is put together. */
+const MAX_JOURNAL = 1_000;
+
+export function createChildren(codec: Codec): Children {
+  return new JournaledChildren(codec);
+}
+
+class JournaledChildren implements Children {
+  readonly #codec: Codec;
+  isStale = true;
+  /** Tells one life of the path from the next: deleted and made again, or on wiped data, it counts its names anew. */
+  #life: string | undefined;
+  /** Counts creations and deletions, as the server does in the path's Stat. */
+  #cversion = 0;
+  #actual = new Map<string, Child>();
+  #journal: Step[] = [];
+  readonly #unread = new Set<string>();
+  readonly #roster = createRoster();
+  #isWhole = false;
+  #taken: Snapshot | undefined;
+
+  constructor(codec: Codec) {
+    this.#codec = codec;
+  }
+
+  unread(): string[] {
+    return [...this.#unread];
+  }
+
+  list(listing: Listing | undefined): void {
+    const life = listing === undefined ? MISSING : lifeOf(listing.stat);
+    const known = life === this.#life ? this.#actual : new Map<string, Child>();
+    const before = this.#actual;
+    this.#actual = new Map();
+    this.#unread.clear();
+    const added: Child[] = [];
+    for (const name of listing?.children ?? []) {
+      const found = known.get(name);
+      const child = found === undefined || found.isGone ? this.#meet(name) : found;
+      if (child !== found) added.push(child);
+      if (child.entry === undefined) this.#unread.add(name);
+      this.#actual.set(name, child);
+    }
+    const removed = [...before.values()].filter((child) => this.#actual.get(child.name) !== child);
+    const isFirst = this.#life === undefined;
+    this.#life = life;
+    this.#cversion = listing?.stat.cversion ?? 0;
+    this.isStale = false;
+    if (isFirst || added.length > 0 || removed.length > 0) this.#step(added, removed);
+  }
+
+  check(stat: Stat | undefined): void {
+    const life = stat === undefined ? MISSING : lifeOf(stat);
+    if (life !== this.#life || (stat !== undefined && stat.cversion !== this.#cversion)) this.isStale = true;
+  }
+
+  suspect(): void {
+    this.isStale = true;
+  }
+
+  doubt(): void {
+    const doubted = [...this.#actual.values()].filter(
+      ({ name, entry }) => entry !== undefined && !this.#codec.isImmutable(name),
+    );
+    if (doubted.length > 0) this.#reread(doubted);
+  }
+
+  created(name: string): void {
+    // A list that has to be read anyway will have it.
+    if (this.isStale) return;
+    this.#count();
+    if (this.#actual.has(name)) {
+      this.isStale = true;
+      return;
+    }
+    const child = this.#meet(name);
+    if (child.entry === undefined) this.#unread.add(name);
+    this.#actual.set(name, child);
+    this.#step([child], []);
+  }
+
+  deleted(name: string): void {
+    const child = this.#actual.get(name);
+    if (this.isStale) {
+      if (child !== undefined) child.isGone = true;
+      return;
+    }
+    this.#count();
+    if (child === undefined) {
+      this.isStale = true;
+      return;
+    }
+    this.#actual.delete(name);
+    this.#unread.delete(name);
+    this.#step([], [child]);
+  }
+
+  changed(name: string): void {
+    const child = this.#actual.get(name);
+    // What stands in the name stays; what is not read yet will be read as it is then.
+    if (child?.entry === undefined || this.#codec.decodeName(name) !== undefined) return;
+    this.#reread([child]);
+  }
+
+  ended(): void {
+    this.list(undefined);
+  }
+
+  read(name: string, data: Buffer | undefined): void {
+    const child = this.#actual.get(name);
+    if (child === undefined || child.entry !== undefined) return;
+    if (data === undefined) {
+      this.isStale = true;
+      return;
+    }
+    const decoded = this.#codec.decodeRecord(data);
+    this.#learn(
+      child,
+      decoded.ok ? toEntry(name, decoded.instance) : { rejected: { place: name, reason: decoded.reason } },
+    );
+  }
+
+  refuse(name: string, reason: string): void {
+    const child = this.#actual.get(name);
+    if (child === undefined || child.entry !== undefined) return;
+    this.#learn(child, { rejected: { place: name, reason }, isRefused: true });
+  }
+
+  get hasRefused(): boolean {
+    return this.#refused().length > 0;
+  }
+
+  retryRefused(): void {
+    const refused = this.#refused();
+    if (refused.length > 0) this.#reread(refused);
+  }
+
+  take(): Snapshot | undefined {
+    this.#advance();
+    if (!this.#isWhole) return undefined;
+    const snapshot = this.#roster.snapshot();
+    if (this.#taken !== undefined && isSame(this.#taken, snapshot)) return undefined;
+    this.#taken = snapshot;
+    return snapshot;
+  }
+
+  #meet(name: string): Child {
+    const decoded = this.#codec.decodeName(name);
+    const entry = decoded?.ok === true ? toEntry(name, decoded.instance) : undefined;
+    return { name, entry, isGone: false };
+  }
+
+  /** Equal data are the same entry, so that nothing seems to have changed. */
+  #learn(child: Child, entry: Entry): void {
+    child.entry = child.before !== undefined && isEqual(child.before, entry) ? child.before : entry;
+    this.#unread.delete(child.name);
+  }
+
+  #refused(): Child[] {
+    return [...this.#actual.values()].filter(
+      ({ entry }) => entry !== undefined && 'rejected' in entry && entry.isRefused === true,
+    );
+  }
+
+  #reread(children: readonly Child[]): void {
+    const again = children.map(({ name, entry, isGone }): Child => ({
+      name,
+      entry: undefined,
+      before: entry,
+      isGone,
+    }));
+    for (const child of again) {
+      this.#actual.set(child.name, child);
+      this.#unread.add(child.name);
+    }
+    this.#step(again, children);
+  }
+
+  /** As the server counts: 32 bits, with overflow. */
+  #count(): void {
+    this.#cversion = (this.#cversion + 1) | 0;
+  }
+
+  #step(added: readonly Child[], removed: readonly Child[]): void {
+    this.#journal.push({ added, removed });
+    if (this.#journal.length <= MAX_JOURNAL) return;
+    const shown = this.#roster.members();
+    const actual = new Set(this.#actual.values());
+    this.#journal = [
+      {
+        added: [...actual].filter((child) => !shown.has(child)),
+        removed: [...shown].filter((child) => !actual.has(child)),
+      },
+    ];
+  }
+
+  /** Shows the last state in the journal whose every child is known. */
+  #advance(): void {
+    const unknown = new Set<Child>();
+    let whole = 0;
+    for (const [index, { added, removed }] of this.#journal.entries()) {
+      for (const child of added) if (child.entry === undefined) unknown.add(child);
+      for (const child of removed) unknown.delete(child);
+      if (unknown.size === 0) whole = index + 1;
+    }
+    if (whole === 0) return;
+    this.#isWhole = true;
+    for (const { added, removed } of this.#journal.splice(0, whole)) this.#roster.change(added, removed);
+  }
+}
+
+function lifeOf(stat: Stat): string {
+  return `${stat.czxid} ${stat.ctime}`;
+}
+
+function toEntry(name: string, instance: Instance): Entry {
+  return { id: instanceId(instance), sequence: sequenceOf(name), instance };
+}
+
+function sequenceOf(name: string): number {
+  const digits = name.slice(name.lastIndexOf('_') + 1);
+  return /^\d+$/.test(digits) ? Number(digits) : -1;
+}
+
+function isEqual(a: Entry, b: Entry): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
+/** By identity: equal data give the same entry again. */
+function isSame(a: Snapshot, b: Snapshot): boolean {
+  return (
+    a.instances.length === b.instances.length &&
+    a.rejected.length === b.rejected.length &&
+    a.instances.every((instance, index) => instance === b.instances[index]) &&
+    a.rejected.every((rejection, index) => rejection === b.rejected[index])
+  );
+}
+
+/** The children that are shown, in the order of a snapshot. */
+interface Roster {
+  change(added: readonly Child[], removed: readonly Child[]): void;
+  members(): ReadonlySet<Child>;
+  snapshot(): Snapshot;
+}
+
+interface Seat {
+  readonly child: Child;
+  readonly id: InstanceId;
+  readonly sequence: number;
+  readonly instance: Instance;
+}
+
+/** Changes of more than this are sorted together. */
+const FEW = 16;
+
+function createRoster(): Roster {
+  const rejected = new Map<Child, Rejection>();
+  let seats: Seat[] = [];
+
+  function add(children: readonly Child[]): void {
+    const next: Seat[] = [];
+    for (const child of children) {
+      const { entry } = child;
+      if (entry === undefined) continue;
+      if ('rejected' in entry) rejected.set(child, entry.rejected);
+      else next.push({ child, id: entry.id, sequence: entry.sequence, instance: entry.instance });
+    }
+    if (next.length > FEW) seats = [...seats, ...next].toSorted(bySeat);
+    else for (const seat of next) seats.splice(placeOf(seats, seat), 0, seat);
+  }
+
+  function remove(children: readonly Child[]): void {
+    for (const child of children) rejected.delete(child);
+    if (children.length > FEW) {
+      const gone = new Set(children);
+      seats = seats.filter(({ child }) => !gone.has(child));
+      return;
+    }
+    for (const child of children) {
+      const index = seats.findIndex((seat) => seat.child === child);
+      if (index !== -1) seats.splice(index, 1);
+    }
+  }
+
+  return {
+    change(added, removed) {
+      add(added);
+      remove(removed);
+    },
+    members: () => new Set([...seats.map(({ child }) => child), ...rejected.keys()]),
+    snapshot() {
+      const instances: Instance[] = [];
+      let last: InstanceId | undefined;
+      // Of two nodes of one instance the newer record counts.
+      for (const { id, instance } of seats) {
+        if (id !== last) instances.push(instance);
+        last = id;
+      }
+      return { instances, rejected: [...rejected.values()].toSorted(byPlace) };
+    },
+  };
+}
+
+/** Newest first among those of one instance. */
+function bySeat(a: Seat, b: Seat): number {
+  if (a.id !== b.id) return a.id < b.id ? -1 : 1;
+  return b.sequence - a.sequence;
+}
+
+function byPlace(a: Rejection, b: Rejection): number {
+  return a.place < b.place ? -1 : a.place > b.place ? 1 : 0;
+}
+
+function placeOf(seats: readonly Seat[], seat: Seat): number {
+  let low = 0;
+  let high = seats.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    const found = seats[middle];
+    if (found !== undefined && bySeat(found, seat) < 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}

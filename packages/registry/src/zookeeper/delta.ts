@@ -1,0 +1,126 @@
+import type { TandemError } from '@tandem/core';
+
+import type { Children } from './children.ts';
+import type { Follower, FollowerOptions } from './follower.ts';
+import { runInOrder } from './in-order.ts';
+import { addWatch, exists, getChildren, getData, multiRead, NO_AUTH, refusal } from './opcodes.ts';
+import { EVENT, type WatchEvent } from './watches.ts';
+
+export interface DeltaFollower extends Follower {
+  /** Sets the watch on this connection unless it stands; false: the server cannot. */
+  watch(signal: AbortSignal): Promise<boolean>;
+}
+
+/** Small enough that the server answers others in between. */
+const READS_AT_ONCE = 100;
+
+/**
+ * Some time after changes the path's counter is compared: servers say nothing of nodes that this client may not read
+ * (3.8.4 and later), and so of their end. In the quiet nothing is asked.
+ */
+const VERIFY_MS = 5_000;
+
+/**
+ * Follows the children of a path by one persistent recursive watch (ZooKeeper 3.6): each event says which child came
+ * or went, so the list is read once, and again only when the path's counter says that an event was missed.
+ * Nobody else in this session may set a one-shot data watch on the path itself: on 3.6 to 3.8 it would silently
+ * replace this one (reference 6, trap 4).
+ */
+export function createDelta(options: FollowerOptions): DeltaFollower {
+  const { session, path, children, ring } = options;
+  const prefix = path === '/' ? '/' : `${path}/`;
+  let isWatched = false;
+  let isDue = false;
+  let verification: NodeJS.Timeout | undefined;
+
+  /** At different times on different hosts. */
+  function verifyLater(): void {
+    verification ??= setTimeout(
+      () => {
+        verification = undefined;
+        isDue = true;
+        ring();
+      },
+      VERIFY_MS * (1 + Math.random()),
+    );
+  }
+
+  const onWatch = (event: WatchEvent): void => {
+    verifyLater();
+    if (event.path === path) tellOfPath(children, event.type);
+    else tellOfChild(children, event.type, event.path.slice(prefix.length));
+    ring();
+  };
+
+  async function readBatch(names: readonly string[], signal: AbortSignal): Promise<void> {
+    const paths = names.map((name) => `${prefix}${name}`);
+    let failed: TandemError | undefined;
+    await runInOrder(session, multiRead(paths), { signal }, (outcomes) => {
+      for (const [index, name] of names.entries()) {
+        const outcome = outcomes[index];
+        if (outcome === undefined) continue;
+        if (outcome.kind === 'read') {
+          children.read(name, outcome.data);
+          continue;
+        }
+        const error = refusal(getData(`${prefix}${name}`), outcome.code);
+        if (outcome.code === NO_AUTH) children.refuse(name, error.message);
+        else failed = error;
+      }
+    });
+    if (failed !== undefined) throw failed;
+  }
+
+  return {
+    reconnected() {
+      isWatched = false;
+    },
+    async watch(signal) {
+      if (isWatched) return true;
+      // A connection that ends meanwhile takes it back.
+      isWatched = true;
+      try {
+        if (!(await session.run(addWatch(path), { signal, onWatch }))) return false;
+        // What happened while nobody watched.
+        children.doubt();
+        isDue = true;
+        return true;
+      } catch (error) {
+        isWatched = false;
+        throw error;
+      }
+    },
+    async sync(signal) {
+      if (isDue && !children.isStale) {
+        await runInOrder(session, exists(path), { signal }, (stat) => children.check(stat));
+      }
+      isDue = false;
+      while (children.isStale) {
+        await runInOrder(session, getChildren(path), { signal }, (listing) => children.list(listing));
+      }
+      const names = children.unread();
+      const batches: Promise<void>[] = [];
+      for (let start = 0; start < names.length; start += READS_AT_ONCE) {
+        batches.push(readBatch(names.slice(start, start + READS_AT_ONCE), signal));
+      }
+      await Promise.all(batches);
+    },
+    end() {
+      clearTimeout(verification);
+      session.forgetWatch(onWatch);
+    },
+  };
+}
+
+function tellOfPath(children: Children, type: number): void {
+  if (type === EVENT.created) children.suspect();
+  else if (type === EVENT.deleted) children.ended();
+}
+
+/** What is deeper than a child is not ours. */
+function tellOfChild(children: Children, type: number, name: string): void {
+  if (name.includes('/')) return;
+  if (type === EVENT.created) children.created(name);
+  else if (type === EVENT.deleted) children.deleted(name);
+  else if (type === EVENT.dataChanged) children.changed(name);
+}
