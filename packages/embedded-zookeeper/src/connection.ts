@@ -5,7 +5,7 @@ import { ErrorCode } from './errors.ts';
 import { answerWord } from './four-letter-words.ts';
 import { FrameReader } from './frames.ts';
 import { JuteReader, MalformedInput } from './jute.ts';
-import { Opcode, Xid } from './opcodes.ts';
+import { type Generation, isOfGeneration, Opcode, Xid } from './opcodes.ts';
 import type { RequestContext } from './operation.ts';
 import { connectResponse, createReply, sealReply } from './replies.ts';
 import { executeRequest, isKnownOpcode } from './requests.ts';
@@ -30,13 +30,20 @@ export class Connection implements Watcher, SessionConnection {
   readonly #socket: Socket;
   readonly #database: Database;
   readonly #traffic: Traffic;
+  readonly #generation: Generation;
   readonly #frames: FrameReader;
   readonly #identities: Identity[];
   #life: Life = { state: 'undecided', bytes: Buffer.alloc(0) };
   #isCorked = false;
 
-  constructor(socket: Socket, database: Database, traffic: Traffic, maxRequestBytes: number) {
+  constructor(
+    socket: Socket,
+    database: Database,
+    traffic: Traffic,
+    { maxRequestBytes, generation }: { maxRequestBytes: number; generation: Generation },
+  ) {
     this.#socket = socket;
+    this.#generation = generation;
     this.#database = database;
     this.#traffic = traffic;
     this.#frames = new FrameReader(maxRequestBytes);
@@ -172,7 +179,7 @@ export class Connection implements Watcher, SessionConnection {
       this.#answer(xid, ErrorCode.ok);
       return this.#end();
     }
-    if (!isKnownOpcode(opcode)) {
+    if (!isKnownOpcode(opcode) || !isOfGeneration(opcode, this.#generation)) {
       this.#answer(xid, ErrorCode.unimplemented);
       return this.#end();
     }

@@ -31,6 +31,22 @@ export const Opcode = {
   error: -1,
 } as const;
 
+/** What the servers of a generation know: those of 3.5 had no persistent watches and no reads in one go. */
+export type Generation = '3.5' | '3.9';
+
+const SINCE_3_6: ReadonlySet<number> = new Set([
+  Opcode.multiRead,
+  Opcode.getEphemerals,
+  Opcode.getAllChildrenNumber,
+  Opcode.setWatches2,
+  Opcode.addWatch,
+  Opcode.whoAmI,
+]);
+
+export function isOfGeneration(opcode: number, generation: Generation): boolean {
+  return generation === '3.9' || !SINCE_3_6.has(opcode);
+}
+
 /** Values of the xid that are not a request's own number. */
 export const Xid = { notification: -1, ping: -2 } as const;
 

@@ -5,6 +5,7 @@ import { Connection } from './connection.ts';
 import { Database } from './database.ts';
 import { Sessions } from './sessions.ts';
 import type { Traffic } from './traffic.ts';
+import type { Generation } from './opcodes.ts';
 
 export interface EmbeddedZooKeeperOptions {
   /** Default 127.0.0.1. */
@@ -19,6 +20,8 @@ export interface EmbeddedZooKeeperOptions {
   readonly maxSessionTimeoutMs?: number;
   /** A larger request ends its connection. Default 1,048,575. */
   readonly maxRequestBytes?: number;
+  /** Which servers' requests are known; others end their connection. Default 3.9. */
+  readonly generation?: Generation;
   /** How often containers that lost their last child are removed. Default 60,000. */
   readonly containerCheckIntervalMs?: number;
   /** Milliseconds since the epoch, for the times of nodes and the expiry of sessions. The default never goes back. */
@@ -57,7 +60,13 @@ const monotonicClock = { now: () => performance.timeOrigin + performance.now() }
 export async function startEmbeddedZooKeeper(
   options: EmbeddedZooKeeperOptions = {},
 ): Promise<EmbeddedZooKeeper> {
-  const { host = '127.0.0.1', port = 0, tickTimeMs = 500, maxRequestBytes = 1_048_575 } = options;
+  const {
+    host = '127.0.0.1',
+    port = 0,
+    tickTimeMs = 500,
+    maxRequestBytes = 1_048_575,
+    generation = '3.9',
+  } = options;
   const { clock = monotonicClock, random = randomBytes } = options;
   const limits = {
     minTimeoutMs: options.minSessionTimeoutMs ?? 2 * tickTimeMs,
@@ -70,7 +79,7 @@ export async function startEmbeddedZooKeeper(
   const server = createServer((socket) => {
     sockets.add(socket);
     socket.on('close', () => sockets.delete(socket));
-    void new Connection(socket, database, traffic, maxRequestBytes);
+    void new Connection(socket, database, traffic, { maxRequestBytes, generation });
   });
   server.listen(port, host);
   await once(server, 'listening');

@@ -2,21 +2,27 @@
  * The inner parts of the ZooKeeper client, for the project's own unit tests and for nobody else: production code imports
  * the package itself. Nothing here is promised to stay.
  */
+export { type Children, createChildren } from './zookeeper/children.ts';
+export { createDeltaSupport } from './zookeeper/delta-support.ts';
+export { createPace } from './zookeeper/pace.ts';
 export { type Connection, type ConnectionEvent, openConnection } from './zookeeper/connection.ts';
 export { createEphemeral } from './zookeeper/ephemeral.ts';
 export { createFramer } from './zookeeper/framer.ts';
 export { startHeartbeat } from './zookeeper/heartbeat.ts';
 export { JuteReader, JuteWriter } from './zookeeper/jute.ts';
 export {
+  addWatch,
   create,
   exists,
   getChildren,
   getData,
+  multiRead,
   NO_NODE,
   NODE_EXISTS,
   OPCODE,
   refusal,
   remove,
+  removeWatches,
   sync,
 } from './zookeeper/opcodes.ts';
 export { createReconnectDelay } from './zookeeper/reconnect-delay.ts';

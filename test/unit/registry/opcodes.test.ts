@@ -2,10 +2,12 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import {
+  addWatch,
   create,
   exists,
   getChildren,
   getData,
+  multiRead,
   JuteReader,
   JuteWriter,
   NO_NODE,
@@ -13,6 +15,7 @@ import {
   OPCODE,
   refusal,
   remove,
+  removeWatches,
   sync,
 } from '@tandem/registry/testing';
 import { isTandemError } from '@tandem/core';
@@ -68,6 +71,67 @@ describe('opcodes: what goes over the wire', () => {
       }
     });
   }
+});
+
+describe('opcodes: persistent watches and reads in one go', () => {
+  test('addWatch asks for a persistent recursive watch, and learns whether the server has such a thing', () => {
+    const operation = addWatch('/a');
+    const reader = new WireReader(operation.body);
+    assert.deepEqual([operation.opcode, reader.text(), reader.int(), reader.remaining], [106, '/a', 1, 0]);
+    assert.equal(operation.parse(new JuteReader(Buffer.alloc(0))), true);
+    assert.deepEqual(operation.recover?.(-6), { value: false });
+    assert.equal(operation.recover?.(-102), undefined);
+  });
+
+  test('removeWatches takes every kind off a path, and does not mind when there is none', () => {
+    const operation = removeWatches('/a');
+    const reader = new WireReader(operation.body);
+    assert.deepEqual([operation.opcode, reader.text(), reader.int(), reader.remaining], [18, '/a', 3, 0]);
+    assert.notEqual(operation.recover?.(-121), undefined);
+  });
+
+  test('multiRead asks for data without watches, and ends with the end of the list', () => {
+    const operation = multiRead(['/a', '/b']);
+    const reader = new WireReader(operation.body);
+    for (const path of ['/a', '/b'])
+      assert.deepEqual(
+        [reader.int(), reader.boolean(), reader.int(), reader.text(), reader.boolean()],
+        [4, false, -1, path, false],
+      );
+    assert.deepEqual([reader.int(), reader.boolean(), reader.int(), reader.remaining], [-1, true, -1, 0]);
+  });
+
+  test('of several reads each has its own outcome: data, no such node, not permitted', () => {
+    const answer = new WireWriter()
+      .int(4)
+      .boolean(false)
+      .int(0)
+      .text('{}')
+      .raw(stat())
+      .int(-1)
+      .boolean(false)
+      .int(-101)
+      .int(-101)
+      .int(-1)
+      .boolean(false)
+      .int(-102)
+      .int(-102)
+      .int(-1)
+      .boolean(true)
+      .int(-1);
+    const outcomes = multiRead(['/a', '/b', '/c']).parse(new JuteReader(answer.bytes()));
+    assert.deepEqual(outcomes, [
+      { kind: 'read', data: Buffer.from('{}') },
+      { kind: 'read', data: undefined },
+      { kind: 'refused', code: -102 },
+    ]);
+  });
+
+  test('an answer of several reads that is cut short throws', () => {
+    const answer = new WireWriter().int(4).boolean(false).int(0).text('{}').raw(stat()).bytes();
+    for (let length = 0; length <= answer.length; length += 1)
+      assert.throws(() => multiRead(['/a']).parse(new JuteReader(answer.subarray(0, length))), RangeError);
+  });
 });
 
 describe('opcodes: what comes back', () => {

@@ -104,4 +104,45 @@ describe('watch table', () => {
       assert.deepEqual(sent.toSorted(), paths.toSorted());
     }
   });
+
+  test('a recursive watch hears of its path and of everything below, again and again, until it is forgotten', () => {
+    const table = createWatchTable();
+    const heard: string[] = [];
+    const listener = ({ type, path }: { type: number; path: string }) => void heard.push(`${type} ${path}`);
+    table.addRecursive('/a/b', listener);
+    for (const path of ['/a/b', '/a/b/c', '/a/b/c/d', '/a/bc', '/a', '/']) {
+      for (const type of [EVENT.created, EVENT.changed, EVENT.deleted]) table.fire({ type, path });
+    }
+    const below = ['/a/b', '/a/b/c', '/a/b/c/d'];
+    assert.deepEqual(
+      heard,
+      below.flatMap((path) => [EVENT.created, EVENT.changed, EVENT.deleted].map((type) => `${type} ${path}`)),
+    );
+    assert.deepEqual(table.forget(listener), ['/a/b']);
+    table.fire({ type: EVENT.created, path: '/a/b/c' });
+    assert.equal(heard.length, 9);
+  });
+
+  test('of recursive watches above one another each hears; of two on one path the last to go leaves it unwatched', () => {
+    const table = createWatchTable();
+    let heard = 0;
+    const [root, first, second] = [() => (heard += 1), () => (heard += 1), () => (heard += 1)];
+    table.addRecursive('/', root);
+    table.addRecursive('/a', first);
+    table.addRecursive('/a', second);
+    table.fire({ type: EVENT.deleted, path: '/a/b' });
+    assert.equal(heard, 3);
+    assert.deepEqual(table.forget(first), []);
+    assert.deepEqual(table.forget(second), ['/a']);
+    assert.deepEqual(table.forget(root), ['/']);
+  });
+
+  test('recursive watches are not among those that SetWatches re-arms, and hear nothing of child lists', () => {
+    const table = createWatchTable();
+    let heard = 0;
+    table.addRecursive('/a', () => (heard += 1));
+    for (const type of [EVENT.children, 5, 6, 7, -1]) table.fire({ type, path: '/a' });
+    assert.equal(heard, 0);
+    assert.deepEqual(table.requests(1n), []);
+  });
 });

@@ -105,23 +105,19 @@ class JournaledChildren implements Children {
   list(listing: Listing | undefined): void {
     const life = listing === undefined ? MISSING : lifeOf(listing.stat);
     const known = life === this.#life ? this.#actual : new Map<string, Child>();
-    const before = this.#actual;
     this.#actual = new Map();
     this.#unread.clear();
-    const added: Child[] = [];
     for (const name of listing?.children ?? []) {
       const found = known.get(name);
       const child = found === undefined || found.isGone ? this.#meet(name) : found;
-      if (child !== found) added.push(child);
       if (child.entry === undefined) this.#unread.add(name);
       this.#actual.set(name, child);
     }
-    const removed = [...before.values()].filter((child) => this.#actual.get(child.name) !== child);
-    const isFirst = this.#life === undefined;
     this.#life = life;
     this.#cversion = listing?.stat.cversion ?? 0;
     this.isStale = false;
-    if (isFirst || added.length > 0 || removed.length > 0) this.#step(added, removed);
+    // What was not shown yet and this list belong together: between them the path may never have been like that.
+    this.#collapse();
   }
 
   check(stat: Stat | undefined): void {
@@ -258,7 +254,11 @@ class JournaledChildren implements Children {
 
   #step(added: readonly Child[], removed: readonly Child[]): void {
     this.#journal.push({ added, removed });
-    if (this.#journal.length <= MAX_JOURNAL) return;
+    if (this.#journal.length > MAX_JOURNAL) this.#collapse();
+  }
+
+  /** Makes one step of everything between what is shown and what is. */
+  #collapse(): void {
     const shown = this.#roster.members();
     const actual = new Set(this.#actual.values());
     this.#journal = [
