@@ -53,7 +53,7 @@ export interface Listing {
 /** Read once, never changed. */
 type Entry =
   | { readonly id: InstanceId; readonly sequence: number; readonly instance: Instance }
-  | { readonly rejected: Rejection; readonly isRefused?: true };
+  | { readonly rejected: Rejection };
 
 /** One node from its creation, or from the last change of its data, on. */
 interface Child {
@@ -90,6 +90,8 @@ class JournaledChildren implements Children {
   #actual = new Map<string, Child>();
   #journal: Step[] = [];
   readonly #unread = new Set<string>();
+  /** Some may have gone since. */
+  readonly #refused = new Set<Child>();
   readonly #roster = createRoster();
   #isWhole = false;
   #taken: Snapshot | undefined;
@@ -194,15 +196,17 @@ class JournaledChildren implements Children {
   refuse(name: string, reason: string): void {
     const child = this.#actual.get(name);
     if (child === undefined || child.entry !== undefined) return;
-    this.#learn(child, { rejected: { place: name, reason }, isRefused: true });
+    this.#learn(child, { rejected: { place: name, reason } });
+    this.#refused.add(child);
   }
 
   get hasRefused(): boolean {
-    return this.#refused().length > 0;
+    return this.#refused.size > 0;
   }
 
   retryRefused(): void {
-    const refused = this.#refused();
+    const refused = [...this.#refused].filter((child) => this.#actual.get(child.name) === child);
+    this.#refused.clear();
     if (refused.length > 0) this.#reread(refused);
   }
 
@@ -225,12 +229,6 @@ class JournaledChildren implements Children {
   #learn(child: Child, entry: Entry): void {
     child.entry = child.before !== undefined && isEqual(child.before, entry) ? child.before : entry;
     this.#unread.delete(child.name);
-  }
-
-  #refused(): Child[] {
-    return [...this.#actual.values()].filter(
-      ({ entry }) => entry !== undefined && 'rejected' in entry && entry.isRefused === true,
-    );
   }
 
   #reread(children: readonly Child[]): void {

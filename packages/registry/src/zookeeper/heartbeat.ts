@@ -10,7 +10,8 @@ const LATE_MS = 200;
 
 /**
  * Pings every third of the session timeout whatever else is sent or received (reference B4), and calls `silent` once
- * when nothing was read for two thirds of it (B1), which leaves a third to reach another server with the session alive.
+ * when nothing was read for nearly two thirds of it (B1): within two thirds the peer is left, and a third remains to reach
+ * another server with the session alive.
  * Times come from a monotonic clock.
  */
 export function startHeartbeat(options: {
@@ -21,6 +22,8 @@ export function startHeartbeat(options: {
 }): Beat {
   const { sessionTimeoutMs } = options;
   const everyMs = Math.max(20, Math.min(sessionTimeoutMs / 20, 1_000));
+  // The look that finds it out is at most one interval late.
+  const longestMs = (sessionTimeoutMs * 2) / 3 - everyMs;
   let dueAt = performance.now() + everyMs;
   let pingedAt = performance.now();
   let stopped = false;
@@ -30,7 +33,7 @@ export function startHeartbeat(options: {
     const now = performance.now();
     dueAt = now + everyMs;
     const silentMs = now - options.lastReadAt();
-    if (silentMs >= (sessionTimeoutMs * 2) / 3) {
+    if (silentMs >= longestMs) {
       stop();
       options.silent(silentMs);
       return;
