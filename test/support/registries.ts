@@ -25,6 +25,7 @@ export async function openTestRegistry(
   const servers = [ports].flat().map((port) => ({ host: '127.0.0.1', port }));
   const registry = await openRegistry(
     {
+      kind: 'zookeeper',
       zookeeper: { servers, chroot, sessionTimeoutMs, pathEncoding },
       pathTemplate: '/services/{service}',
     },
@@ -148,6 +149,12 @@ export function label(snapshot: Snapshot | undefined): string[] | undefined {
   return snapshot?.instances
     .map(({ name, weight }) => (weight === undefined ? name : `${name}:${weight}`))
     .toSorted();
+}
+
+/** The same of one record as it stands in a node. */
+export function labelOf(record: string): string {
+  const { name, weight } = JSON.parse(record) as Instance;
+  return weight === undefined ? name : `${name}:${weight}`;
 }
 
 /** An instance with this name and weight, and a port of its own. */

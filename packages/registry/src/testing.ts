@@ -1,7 +1,8 @@
 /**
- * The inner parts of the ZooKeeper client, for the project's own unit tests and for nobody else: production code imports
- * the package itself. Nothing here is promised to stay.
+ * The inner parts of the registries, for the project's own tests and for nobody else: production code imports the package
+ * itself. Nothing here is promised to stay.
  */
+export { createMemoryStore, type MemoryStore } from './memory/store.ts';
 export { type Connection, type ConnectionEvent, openConnection } from './zookeeper/connection.ts';
 export { createEphemeral } from './zookeeper/ephemeral.ts';
 export { createFramer } from './zookeeper/framer.ts';
