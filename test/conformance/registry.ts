@@ -209,6 +209,31 @@ export function registryConformance(
   });
 
   describe(`${kind}: watching`, () => {
+    test('one signal serves for many places, and one for many watches, and Node warns of nothing', async () => {
+      await using scene = await enter(start);
+      const warnings: Error[] = [];
+      const note = (warning: Error) => void warnings.push(warning);
+      process.on('warning', note);
+      const names = Array.from({ length: 30 }, (_, index) => `i-${index}`);
+      const patience = limit();
+      await Promise.all(
+        names.map(async (name) => {
+          const announcer = scene.registry.announce(WEB, instanceOf(name));
+          announcer.set(instanceOf(name));
+          await announcer.agreed(patience);
+        }),
+      );
+      const controller = new AbortController();
+      const watches = names.map(async () => {
+        for await (const snapshot of scene.registry.watch(WEB, controller.signal))
+          if (snapshot.instances.length === names.length) return;
+      });
+      await Promise.all(watches);
+      controller.abort();
+      process.off('warning', note);
+      assert.deepEqual(warnings, []);
+    });
+
     test('a path that does not exist has no instances and is waited for', async () => {
       await using scene = await enter(start);
       const watcher = scene.follow('/not/there/yet');

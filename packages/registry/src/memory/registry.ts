@@ -1,3 +1,5 @@
+import { setMaxListeners } from 'node:events';
+
 import {
   codecFor,
   createLatest,
@@ -73,6 +75,8 @@ class MemoryRegistry implements Registry {
 
   async *watch(path: string, signal: AbortSignal): AsyncGenerator<Snapshot> {
     if (this.#isClosed) return;
+    // One signal may end every watch of a process.
+    setMaxListeners(0, signal);
     const changes = createLatest<true>(signal);
     const onChange = () => changes.set(true);
     const unsubscribe = this.#store.subscribe(path, onChange);
@@ -146,6 +150,8 @@ class MemoryAnnouncer implements Announcer {
   }
 
   agreed(signal: AbortSignal): Promise<void> {
+    // One signal may wait for every place of a process.
+    setMaxListeners(0, signal);
     return new Promise((resolve, reject) => {
       if (this.#turn === undefined) {
         resolve();
