@@ -1,6 +1,5 @@
 // What can go wrong between the registry and a real ZooKeeper, each fault by a proxy in between or by the server itself.
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -26,10 +25,10 @@ import {
   noSurprises,
   type OpenOptions,
   openTestRegistry,
+  spawnRegistry,
 } from '../support/registries.ts';
 import { connectWire, zk } from '../support/zookeeper-wire.ts';
 
-const SUPPORT = new URL('../support/registries.js', import.meta.url).href;
 const TICK_MS = 500;
 const CONNECTED = 'connected to ZooKeeper';
 const DISCONNECTED = 'lost the connection';
@@ -651,7 +650,7 @@ describe('registry faults: a process that is killed', () => {
     await using scene = await enter({ sessionTimeoutMs: 10_000 });
     await using directory = await temporaryDirectory();
     const resumeFile = path.join(directory.name, 'session.json');
-    const doomed = spawnRegistry(scene.path, resumeFile, ['i-1', 'i-2'], 'stays');
+    const doomed = spawnRegistry(server.port, { path: scene.path, names: ['i-1', 'i-2'], resumeFile });
     const watcher = follow(scene.registry, scene.path);
     await watcher.shows('i-1', 'i-2');
     const before = await scene.nodes.children(scene.path);
@@ -672,9 +671,9 @@ describe('registry faults: a process that is killed', () => {
   test('a process that closes its registry ends by itself', async () => {
     await using scene = await enter();
     await using directory = await temporaryDirectory();
-    for (const end of ['closes', 'keeps']) {
+    for (const end of ['close', 'keep'] as const) {
       const resumeFile = path.join(directory.name, `${end}.json`);
-      const child = spawnRegistry(scene.path, resumeFile, ['i-1'], end);
+      const child = spawnRegistry(server.port, { path: scene.path, names: ['i-1'], resumeFile, end });
       const since = performance.now();
       const [code] = (await once(child, 'exit')) as [number | null];
       assert.equal(code, 0);
@@ -730,32 +729,6 @@ function openTestConnection(port: number, sessionTimeoutMs: number) {
   const connected = (times = 1) =>
     eventually(() => assert.equal(events.filter((kind) => kind === 'connected').length, times));
   return { connection, connected, events };
-}
-
-/** A process of its own that announces some instances and then stays, closes or keeps. */
-function spawnRegistry(
-  below: string,
-  resumeFile: string,
-  names: readonly string[],
-  end: string,
-): ChildProcess {
-  const program = `
-    const { openTestRegistry, instanceOf, limit } = await import(${JSON.stringify(SUPPORT)});
-    const registry = await openTestRegistry(${server.port}, {
-      sessionTimeoutMs: 10_000, resumeFile: ${JSON.stringify(resumeFile)},
-    });
-    for (const name of ${JSON.stringify(names)}) {
-      const announcer = registry.announce(${JSON.stringify(below)}, instanceOf(name));
-      announcer.set(instanceOf(name));
-      await announcer.agreed(limit());
-    }
-    if (${JSON.stringify(end)} !== 'stays') await registry.close({ keep: ${end === 'keeps'} });
-  `;
-  const child = spawn(process.execPath, ['--input-type=module', '--eval', program], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  });
-  endLater(() => child.kill('SIGKILL'));
-  return child;
 }
 
 async function temporaryDirectory(): Promise<{ name: string } & AsyncDisposable> {
