@@ -77,6 +77,25 @@ export function registryConformance(
       for (const snapshot of watcher.snapshots.slice(firstSeen)) assert.equal(snapshot.instances.length, 1);
     });
 
+    test('an instance that changes all the time is in every snapshot of every watcher', async () => {
+      await using scene = await enter(start);
+      const announcer = await announce(scene.registry, WEB, instanceOf('i-1', 0));
+      const others = await Promise.all(Array.from({ length: 4 }, () => scene.open()));
+      const watchers = others.map((other) => scene.follow(WEB, other));
+      await Promise.all(watchers.map((watcher) => watcher.shows('i-1:0')));
+      for (let weight = 1; weight <= 200; weight += 1) {
+        announcer.set(instanceOf('i-1', weight));
+        await announcer.agreed(limit());
+      }
+      for (const watcher of watchers) {
+        await watcher.shows('i-1:200');
+        assert.deepEqual(
+          watcher.snapshots.filter(({ instances }) => instances.length !== 1),
+          [],
+        );
+      }
+    });
+
     test('the same instance again changes nothing', async () => {
       await using scene = await enter(start);
       const announcer = await announce(scene.registry, WEB, instanceOf('i-1', 1));

@@ -30,6 +30,7 @@ import {
 import { connectWire, zk } from '../support/zookeeper-wire.ts';
 
 const TICK_MS = 500;
+const PING_BYTES = 12;
 const CONNECTED = 'connected to ZooKeeper';
 const DISCONNECTED = 'lost the connection';
 const EXPIRED = 'session has expired';
@@ -400,6 +401,59 @@ describe('registry faults: a connection that is cut', { concurrency: true }, () 
     await sleep(4000);
     const attempts = scene.proxy.accepted - before;
     assert.ok(attempts >= 3 && attempts <= 15, `${attempts} attempts in four seconds`);
+  });
+});
+
+describe('registry faults: what changes while it is read', { concurrency: true }, () => {
+  /** Waits until more than a ping is held up. */
+  const isAsked = (held: { bytes(): number }) =>
+    eventually(() => assert.ok(held.bytes() > PING_BYTES, `${held.bytes()} bytes are held up`));
+
+  test('an instance that is replaced between the reading of the list and of its data is in every snapshot', async () => {
+    await using scene = await enter();
+    const neighbour = await openTestRegistry(server.port);
+    const announcer = await announce(neighbour, scene.path, 'i-1', 1);
+    const watcher = follow(scene.registry, scene.path);
+    await watcher.shows('i-1:1');
+    const list = scene.proxy.holdRequests();
+    announcer.set(instanceOf('i-1', 2));
+    await announcer.agreed(limit());
+    await isAsked(list);
+    list.release();
+    const data = scene.proxy.holdRequests();
+    await isAsked(data);
+    announcer.set(instanceOf('i-1', 3));
+    await announcer.agreed(limit());
+    data.release();
+    await watcher.shows('i-1:3');
+    assert.ok(watcher.snapshots.every(({ instances }) => instances.length === 1));
+    await watcher.stop();
+    await neighbour.close();
+  });
+
+  test('children that come and go faster than they can be read hold up no other', async () => {
+    await using scene = await enter({ sessionTimeoutMs: 10_000 });
+    const neighbour = await openTestRegistry(server.port);
+    const watcher = follow(scene.registry, scene.path);
+    await watcher.shows();
+    let held = scene.proxy.holdRequests();
+    await announce(neighbour, scene.path, 'i-1');
+    for (let round = 0; round < 8; round += 1) {
+      const child = `${scene.path}/flapping_000000000${round}`;
+      await scene.nodes.create(child);
+      await isAsked(held);
+      held.release();
+      held = scene.proxy.holdRequests();
+      await isAsked(held);
+      await scene.nodes.remove(child);
+      held.release();
+      held = scene.proxy.holdRequests();
+    }
+    await watcher.shows('i-1');
+    assert.equal(scene.sessions().length, 1, 'on the same connection');
+    held.release();
+    await watcher.stop();
+    await neighbour.close();
   });
 });
 

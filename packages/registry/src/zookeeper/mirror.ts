@@ -22,11 +22,14 @@ import type { Session } from './session.ts';
 type Entry = { readonly instance: Instance } | { readonly rejected: string };
 
 const RETRY = { baseMs: 50, maxMs: 2_000 };
+/** Beyond it, a child that comes and goes all the time would keep the others from being seen. */
+const MAX_OUTDATED_LISTS = 5;
 
 /**
  * Follows the children of one path (classic mode: a one-shot child watch, re-armed by the read itself). Data is read
  * only for names not seen before; names in path encoding need no read at all. One undecodable child costs itself only.
- * A list that could not be read as a whole is not published: stale beats partial.
+ * A list that could not be read as a whole is not published: stale beats partial. Nor is one that was outdated before
+ * its data were read: an instance whose node was replaced meanwhile would be missing from it.
  */
 export async function* mirrorPath(options: {
   session: Session;
@@ -48,6 +51,7 @@ export async function* mirrorPath(options: {
   let life: string | undefined;
   let known = new Map<string, Entry>();
   let published: ReadonlyMap<string, Entry> | undefined;
+  let outdated = 0;
   try {
     changes.set(true);
     for await (const _ of changes) {
@@ -57,14 +61,19 @@ export async function* mirrorPath(options: {
         const listing = await listChildren(session, path, { signal, onWatch });
         if (listing.life !== life) known = new Map();
         life = listing.life;
-        await readEntries({ session, path, codec, names: listing.names, known, signal });
+        const isCurrent = await readEntries({ session, path, codec, names: listing.names, known, signal });
         known = only(known, listing.names);
         backoff.reset();
         refusals.end();
+        outdated = isCurrent ? 0 : outdated + 1;
       } catch (error) {
         if (signal.aborted || isTandemError(error, 'REGISTRY_CLOSED')) return;
         refusals.note(error);
         if (await sleepOrAborted(backoff.next(), signal)) return;
+        changes.set(true);
+        continue;
+      }
+      if (outdated > 0 && outdated <= MAX_OUTDATED_LISTS) {
         changes.set(true);
         continue;
       }
@@ -129,7 +138,10 @@ async function listChildren(
   }
 }
 
-/** Adds to `known` as the answers come, so that a round that breaks off has not been for nothing. */
+/**
+ * Adds to `known` as the answers come, so that a round that breaks off has not been for nothing. Resolves with whether
+ * every name was still there.
+ */
 async function readEntries(options: {
   session: Session;
   path: string;
@@ -137,23 +149,25 @@ async function readEntries(options: {
   names: readonly string[];
   known: Map<string, Entry>;
   signal: AbortSignal;
-}): Promise<void> {
+}): Promise<boolean> {
   const { session, path, codec, names, known, signal } = options;
-  await Promise.all(
+  const found = await Promise.all(
     names.map(async (name) => {
-      if (known.has(name)) return;
+      if (known.has(name)) return true;
       const inName = codec.decodeName(name);
       if (inName?.ok === true) {
         known.set(name, { instance: inName.instance });
-        return;
+        return true;
       }
       // The connection sends at most 250 of these at a time.
       const node = await session.run(getData(`${path}/${name}`), { signal });
-      if (node === undefined) return;
+      if (node === undefined) return false;
       const decoded = codec.decodeRecord(node.data);
       known.set(name, decoded.ok ? { instance: decoded.instance } : { rejected: decoded.reason });
+      return true;
     }),
   );
+  return !found.includes(false);
 }
 
 function only(entries: ReadonlyMap<string, Entry>, names: readonly string[]): Map<string, Entry> {
