@@ -102,6 +102,11 @@ const BAD_INPUTS: readonly BadInput[] = [
     says: /tandem\.yaml:2:36: registry\.zookeeper\.servers\[0\]: must be a server such as zk1:2181/,
   },
   {
+    what: 'two registries at once',
+    host: HOST.replace('registry: {', 'registry: { memory: {},'),
+    says: /tandem\.yaml:2:11: registry: must have exactly one kind of registry \(known: zookeeper, memory\)/,
+  },
+  {
     what: 'a name that could become another line',
     services: { 'web.yaml': WEB.replace('service: web', 'service: "web\\n  bind *:80"') },
     says: /web\.yaml:1:10: service: must start with a letter or digit/,
@@ -202,6 +207,17 @@ describe('the command line', { concurrency: 2 }, () => {
     assert.equal(silent.code, 1);
     assert.equal(silent.stdout, offline.stdout);
     assert.match(silent.stderr, /the registry did not answer for web/);
+  });
+
+  test('render with a registry in memory needs no other, and has no servers', async () => {
+    const host = HOST.replace(/^registry.*$/m, 'registry: { memory: {} }');
+    const config = path.join(await configure({ host }), 'tandem.yaml');
+
+    const finished = await tandem(['render', '--config', config]);
+
+    assert.equal(finished.code, 0, finished.stderr);
+    assert.match(finished.stdout, /\nbackend web\n/);
+    assert.doesNotMatch(finished.stdout, /\n {2}server /);
   });
 
   test('wrong usage exits with 2 and points to the help', async () => {

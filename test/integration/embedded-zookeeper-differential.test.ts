@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startEmbeddedZooKeeper, type EmbeddedZooKeeper } from '@tandem/embedded-zookeeper';
+import { createRandom, type Random } from '../support/random.ts';
 import { startRealZooKeeper, type RealZooKeeper } from '../support/real-zookeeper.ts';
 import {
   askWord,
@@ -36,23 +37,6 @@ before(async () => {
 after(async () => {
   await Promise.all([real?.stop(), embedded?.close()]);
 });
-
-/** mulberry32: small, and the same everywhere. */
-function createRandom(seed: number) {
-  let state = seed;
-  const next = () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-  return {
-    chance: (probability: number) => next() < probability,
-    below: (limit: number) => Math.floor(next() * limit),
-    pick: <T>(items: readonly T[]): T => items[Math.floor(next() * items.length)] as T,
-  };
-}
-type Random = ReturnType<typeof createRandom>;
 
 /** One server's half of a run: two clients, and what is needed to make the two servers' answers comparable. */
 interface Half {

@@ -3,7 +3,8 @@ import { after, before } from 'node:test';
 import { type EmbeddedZooKeeper, startEmbeddedZooKeeper } from '@tandem/embedded-zookeeper';
 
 import { registryConformance } from '../conformance/registry.ts';
-import { nodesOf, noSurprises, openTestRegistry } from '../support/registries.ts';
+import { zookeeperConformance, zookeeperSubject } from '../conformance/zookeeper.ts';
+import { noSurprises } from '../support/registries.ts';
 
 let server: EmbeddedZooKeeper;
 let count = 0;
@@ -14,11 +15,9 @@ before(async () => {
 after(() => server.close());
 noSurprises();
 
-registryConformance('ZooKeeper registry on the embedded server', () => {
+const start = () => {
   count += 1;
-  const chroot = `/embedded/${count}`;
-  return {
-    open: (options) => openTestRegistry(server.port, { ...options, chroot }),
-    nodes: nodesOf(server.port, chroot),
-  };
-});
+  return zookeeperSubject(server.port, `/embedded/${count}`);
+};
+registryConformance('ZooKeeper registry on the embedded server', start);
+zookeeperConformance('ZooKeeper registry on the embedded server', start);

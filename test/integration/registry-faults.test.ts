@@ -1,6 +1,5 @@
 // What can go wrong between the registry and a real ZooKeeper, each fault by a proxy in between or by the server itself.
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -26,11 +25,12 @@ import {
   noSurprises,
   type OpenOptions,
   openTestRegistry,
+  spawnRegistry,
 } from '../support/registries.ts';
 import { connectWire, zk } from '../support/zookeeper-wire.ts';
 
-const SUPPORT = new URL('../support/registries.js', import.meta.url).href;
 const TICK_MS = 500;
+const PING_BYTES = 12;
 const CONNECTED = 'connected to ZooKeeper';
 const DISCONNECTED = 'lost the connection';
 const EXPIRED = 'session has expired';
@@ -404,6 +404,59 @@ describe('registry faults: a connection that is cut', { concurrency: true }, () 
   });
 });
 
+describe('registry faults: what changes while it is read', { concurrency: true }, () => {
+  /** Waits until more than a ping is held up. */
+  const isAsked = (held: { bytes(): number }) =>
+    eventually(() => assert.ok(held.bytes() > PING_BYTES, `${held.bytes()} bytes are held up`));
+
+  test('an instance that is replaced between the reading of the list and of its data is in every snapshot', async () => {
+    await using scene = await enter();
+    const neighbour = await openTestRegistry(server.port);
+    const announcer = await announce(neighbour, scene.path, 'i-1', 1);
+    const watcher = follow(scene.registry, scene.path);
+    await watcher.shows('i-1:1');
+    const list = scene.proxy.holdRequests();
+    announcer.set(instanceOf('i-1', 2));
+    await announcer.agreed(limit());
+    await isAsked(list);
+    list.release();
+    const data = scene.proxy.holdRequests();
+    await isAsked(data);
+    announcer.set(instanceOf('i-1', 3));
+    await announcer.agreed(limit());
+    data.release();
+    await watcher.shows('i-1:3');
+    assert.ok(watcher.snapshots.every(({ instances }) => instances.length === 1));
+    await watcher.stop();
+    await neighbour.close();
+  });
+
+  test('children that come and go faster than they can be read hold up no other', async () => {
+    await using scene = await enter({ sessionTimeoutMs: 10_000 });
+    const neighbour = await openTestRegistry(server.port);
+    const watcher = follow(scene.registry, scene.path);
+    await watcher.shows();
+    let held = scene.proxy.holdRequests();
+    await announce(neighbour, scene.path, 'i-1');
+    for (let round = 0; round < 8; round += 1) {
+      const child = `${scene.path}/flapping_000000000${round}`;
+      await scene.nodes.create(child);
+      await isAsked(held);
+      held.release();
+      held = scene.proxy.holdRequests();
+      await isAsked(held);
+      await scene.nodes.remove(child);
+      held.release();
+      held = scene.proxy.holdRequests();
+    }
+    await watcher.shows('i-1');
+    assert.equal(scene.sessions().length, 1, 'on the same connection');
+    held.release();
+    await watcher.stop();
+    await neighbour.close();
+  });
+});
+
 describe('registry faults: a session that ends', { concurrency: true }, () => {
   test('cut off for longer than the timeout: announced again within a second of the new session', async () => {
     await using scene = await enter({ sessionTimeoutMs: 2000 });
@@ -652,7 +705,7 @@ describe('registry faults: a process that is killed', () => {
     await using scene = await enter({ sessionTimeoutMs: 10_000 });
     await using directory = await temporaryDirectory();
     const resumeFile = path.join(directory.name, 'session.json');
-    const doomed = spawnRegistry(scene.path, resumeFile, ['i-1', 'i-2'], 'stays');
+    const doomed = spawnRegistry(server.port, { path: scene.path, names: ['i-1', 'i-2'], resumeFile });
     const watcher = follow(scene.registry, scene.path);
     await watcher.shows('i-1', 'i-2');
     const before = await scene.nodes.children(scene.path);
@@ -673,9 +726,9 @@ describe('registry faults: a process that is killed', () => {
   test('a process that closes its registry ends by itself', async () => {
     await using scene = await enter();
     await using directory = await temporaryDirectory();
-    for (const end of ['closes', 'keeps']) {
+    for (const end of ['close', 'keep'] as const) {
       const resumeFile = path.join(directory.name, `${end}.json`);
-      const child = spawnRegistry(scene.path, resumeFile, ['i-1'], end);
+      const child = spawnRegistry(server.port, { path: scene.path, names: ['i-1'], resumeFile, end });
       const since = performance.now();
       const [code] = (await once(child, 'exit')) as [number | null];
       assert.equal(code, 0);
@@ -731,32 +784,6 @@ function openTestConnection(port: number, sessionTimeoutMs: number) {
   const connected = (times = 1) =>
     eventually(() => assert.equal(events.filter((kind) => kind === 'connected').length, times));
   return { connection, connected, events };
-}
-
-/** A process of its own that announces some instances and then stays, closes or keeps. */
-function spawnRegistry(
-  below: string,
-  resumeFile: string,
-  names: readonly string[],
-  end: string,
-): ChildProcess {
-  const program = `
-    const { openTestRegistry, instanceOf, limit } = await import(${JSON.stringify(SUPPORT)});
-    const registry = await openTestRegistry(${server.port}, {
-      sessionTimeoutMs: 10_000, resumeFile: ${JSON.stringify(resumeFile)},
-    });
-    for (const name of ${JSON.stringify(names)}) {
-      const announcer = registry.announce(${JSON.stringify(below)}, instanceOf(name));
-      announcer.set(instanceOf(name));
-      await announcer.agreed(limit());
-    }
-    if (${JSON.stringify(end)} !== 'stays') await registry.close({ keep: ${end === 'keeps'} });
-  `;
-  const child = spawn(process.execPath, ['--input-type=module', '--eval', program], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  });
-  endLater(() => child.kill('SIGKILL'));
-  return child;
 }
 
 async function temporaryDirectory(): Promise<{ name: string } & AsyncDisposable> {

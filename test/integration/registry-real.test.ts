@@ -1,8 +1,9 @@
 import { after, before } from 'node:test';
 
 import { registryConformance } from '../conformance/registry.ts';
+import { zookeeperConformance, zookeeperSubject } from '../conformance/zookeeper.ts';
 import { type RealZooKeeper, startRealZooKeeper } from '../support/real-zookeeper.ts';
-import { nodesOf, noSurprises, openTestRegistry } from '../support/registries.ts';
+import { noSurprises } from '../support/registries.ts';
 
 let server: RealZooKeeper;
 let count = 0;
@@ -13,11 +14,9 @@ before(async () => {
 after(() => server.stop());
 noSurprises();
 
-registryConformance('ZooKeeper registry on a real server', () => {
+const start = () => {
   count += 1;
-  const chroot = `/real/${count}`;
-  return {
-    open: (options) => openTestRegistry(server.port, { ...options, chroot }),
-    nodes: nodesOf(server.port, chroot),
-  };
-});
+  return zookeeperSubject(server.port, `/real/${count}`);
+};
+registryConformance('ZooKeeper registry on a real server', start);
+zookeeperConformance('ZooKeeper registry on a real server', start);

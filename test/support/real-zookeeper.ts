@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, existsSync, openSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
+import { createServer, type AddressInfo, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -35,7 +35,7 @@ export interface RealZooKeeper {
   kill(signal?: NodeJS.Signals): Promise<void>;
   /** Only sends a signal, such as SIGSTOP and SIGCONT. */
   signal(signal: NodeJS.Signals): void;
-  /** Starts it again after a kill, on the same port and data, and waits until it serves. */
+  /** Starts it, also again after a kill, on the same port and data, and waits until it serves. */
   start(): Promise<void>;
   /** Ends it for good and removes its data. */
   stop(): Promise<void>;
@@ -44,11 +44,11 @@ export interface RealZooKeeper {
 
 /** Starts a ZooKeeper server and waits until it serves. Without Java or ZooKeeper it throws: nothing real is ever skipped. */
 export async function startRealZooKeeper(options: RealZooKeeperOptions = {}): Promise<RealZooKeeper> {
-  if (!existsSync(JAR))
-    throw new Error(`${JAR} is missing: run deploy/setup.sh (it installs "zookeeper" and Java)`);
+  assertInstalled();
   const dir = options.dir ?? (await mkdtemp(path.join(tmpdir(), 'tandem-zookeeper-')));
   for (let attempt = 1; ; attempt++) {
-    const server = createRealZooKeeper(dir, options.port ?? (await freePort()), options.tickTimeMs ?? 500);
+    const [port = 0] = options.port === undefined ? await freePorts(1) : [options.port];
+    const server = createServerProcess({ dir, port, tickTimeMs: options.tickTimeMs ?? 500 });
     try {
       await server.start();
       return server;
@@ -62,16 +62,43 @@ export async function startRealZooKeeper(options: RealZooKeeperOptions = {}): Pr
   }
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
+export function assertInstalled(): void {
+  if (!existsSync(JAR))
+    throw new Error(`${JAR} is missing: run deploy/setup.sh (it installs "zookeeper" and Java)`);
 }
 
-function createRealZooKeeper(dir: string, port: number, tickTimeMs: number): RealZooKeeper {
+/**
+ * Different ones, each free a moment ago, and below the range that the system takes for outgoing connections: who tries
+ * again and again to reach a port of that range while nobody listens there ends up connected to himself.
+ */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers: Server[] = [];
+  try {
+    while (servers.length < count) {
+      const server = createServer().listen(10_000 + Math.floor(Math.random() * 20_000), '127.0.0.1');
+      const isFree = await once(server, 'listening').then(
+        () => true,
+        () => false,
+      );
+      if (isFree) servers.push(server);
+    }
+    return servers.map((server) => (server.address() as AddressInfo).port);
+  } finally {
+    await Promise.all(servers.map((server) => once(server.close(), 'close')));
+  }
+}
+
+export interface ServerProcessOptions {
+  readonly dir: string;
+  readonly port: number;
+  readonly tickTimeMs: number;
+  /** More lines of its zoo.cfg. */
+  readonly settings?: Readonly<Record<string, string | number>>;
+}
+
+/** A server that does not run yet. */
+export function createServerProcess(options: ServerProcessOptions): RealZooKeeper {
+  const { dir, port } = options;
   let child: ChildProcess | undefined;
 
   async function kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
@@ -99,7 +126,7 @@ function createRealZooKeeper(dir: string, port: number, tickTimeMs: number): Rea
     },
     async start() {
       if (child !== undefined && isRunning(child)) throw new Error('this ZooKeeper is running already');
-      child = await spawnServer(dir, port, tickTimeMs);
+      child = await spawnServer(options);
       await untilReady(child, dir, port);
     },
     stop,
@@ -111,10 +138,10 @@ function isRunning(child: ChildProcess): boolean {
   return child.pid !== undefined && child.exitCode === null && child.signalCode === null;
 }
 
-async function spawnServer(dir: string, port: number, tickTimeMs: number): Promise<ChildProcess> {
+async function spawnServer({ dir, port, tickTimeMs, settings }: ServerProcessOptions): Promise<ChildProcess> {
   await mkdir(dir, { recursive: true });
   const config = path.join(dir, 'zoo.cfg');
-  const settings = {
+  const lines = {
     tickTime: tickTimeMs,
     initLimit: 20,
     syncLimit: 10,
@@ -124,10 +151,11 @@ async function spawnServer(dir: string, port: number, tickTimeMs: number): Promi
     maxClientCnxns: 0,
     '4lw.commands.whitelist': '*',
     'admin.enableServer': false,
+    ...settings,
   };
   await writeFile(
     config,
-    Object.entries(settings)
+    Object.entries(lines)
       .map(([key, value]) => `${key}=${value}\n`)
       .join(''),
   );

@@ -1,5 +1,6 @@
 // What the tests of registries share: opening one, following it, and looking at the nodes behind its back.
 import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { after } from 'node:test';
 
 import { type Instance, type Log, silentLog, type Snapshot } from '@tandem/core';
@@ -32,6 +33,7 @@ export async function openTestRegistry(
   const servers = [ports].flat().map((port) => ({ host: '127.0.0.1', port }));
   const registry = await openRegistry(
     {
+      kind: 'zookeeper',
       zookeeper: { servers, chroot, sessionTimeoutMs, pathEncoding, mirror },
       pathTemplate: '/services/{service}',
     },
@@ -39,6 +41,29 @@ export async function openTestRegistry(
   );
   endLater(() => registry.close());
   return registry;
+}
+
+/** A process of its own that announces some instances and then stays, or ends by itself: closes, or keeps. */
+export function spawnRegistry(
+  ports: number | readonly number[],
+  options: { path: string; names: readonly string[]; resumeFile: string; end?: 'close' | 'keep' },
+): ChildProcess {
+  const program = `
+    const { openTestRegistry, instanceOf, limit } = await import(${JSON.stringify(import.meta.url)});
+    const { path, names, resumeFile, end } = ${JSON.stringify(options)};
+    const registry = await openTestRegistry(${JSON.stringify(ports)}, { sessionTimeoutMs: 10_000, resumeFile });
+    for (const name of names) {
+      const announcer = registry.announce(path, instanceOf(name));
+      announcer.set(instanceOf(name));
+      await announcer.agreed(limit());
+    }
+    if (end !== undefined) await registry.close({ keep: end === 'keep' });
+  `;
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', program], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  endLater(() => child.kill('SIGKILL'));
+  return child;
 }
 
 export interface Line {
@@ -155,6 +180,12 @@ export function label(snapshot: Snapshot | undefined): string[] | undefined {
   return snapshot?.instances
     .map(({ name, weight }) => (weight === undefined ? name : `${name}:${weight}`))
     .toSorted();
+}
+
+/** The same of one record as it stands in a node. */
+export function labelOf(record: string): string {
+  const { name, weight } = JSON.parse(record) as Instance;
+  return weight === undefined ? name : `${name}:${weight}`;
 }
 
 /** An instance with this name and weight, and a port of its own. */

@@ -30,6 +30,7 @@ const KINDS: Readonly<Record<string, string>> = {
   'registrar/src/checks/': 'registrar/src/checks/kinds.ts',
   'discovery/src/sources/': 'discovery/src/sources/kinds.ts',
   'registry/src/zookeeper/': 'registry/src/kinds.ts',
+  'registry/src/memory/': 'registry/src/kinds.ts',
 };
 
 interface Import {

@@ -1,13 +1,29 @@
 import { type Log, RegistryPath } from '@tandem/core';
 import * as z from 'zod';
 
+import type { MemoryStore } from './memory/store.ts';
 import type { Registry } from './registry.ts';
-import { ZooKeeperSection } from './zookeeper/config.ts';
+import { type ZooKeeperConfig, ZooKeeperSection } from './zookeeper/config.ts';
+
+/** Every kind of registry: a key in the host file, its schema here, its factory below. */
+const KINDS = {
+  zookeeper: ZooKeeperSection.optional(),
+  memory: z
+    .strictObject({})
+    .optional()
+    .describe('nowhere but in this process, for dry runs: nobody else sees it'),
+};
+
+/** Which registry, as it was configured. */
+export type RegistryKind =
+  { readonly kind: 'zookeeper'; readonly zookeeper: ZooKeeperConfig } | { readonly kind: 'memory' };
+
+export type RegistryConfig = RegistryKind & { readonly pathTemplate: string };
 
 /** `registry` of the host file: one key per kind, exactly one of them given. */
 export const RegistrySection = z
   .strictObject({
-    zookeeper: ZooKeeperSection,
+    ...KINDS,
     path_template: z
       .string()
       .default('/services/{service}')
@@ -18,17 +34,46 @@ export const RegistrySection = z
       )
       .describe('the path of a service that names none'),
   })
-  .transform((section) => ({ zookeeper: section.zookeeper, pathTemplate: section.path_template }));
+  .transform((section, context): RegistryConfig => {
+    const given = kindsOf(section);
+    const [only] = given;
+    // A mistyped kind has been named already.
+    if (context.issues.length > 0) return z.NEVER;
+    if (only !== undefined && given.length === 1) return { ...only, pathTemplate: section.path_template };
+    const known = Object.keys(KINDS).join(', ');
+    context.addIssue({ code: 'custom', message: `must have exactly one kind of registry (known: ${known})` });
+    return z.NEVER;
+  });
 
-export type RegistryConfig = z.output<typeof RegistrySection>;
+function kindsOf({ zookeeper, memory }: z.output<z.ZodObject<typeof KINDS>>): RegistryKind[] {
+  return [
+    ...(zookeeper === undefined ? [] : [{ kind: 'zookeeper', zookeeper } as const]),
+    ...(memory === undefined ? [] : [{ kind: 'memory' } as const]),
+  ];
+}
+
+export interface OpenOptions {
+  readonly log: Log;
+  /** Where the registry keeps what a successor needs to take over; without it nothing is left to one. */
+  readonly resumeFile?: string;
+  /** What registries in memory share when they are opened with the same one. Default: nothing. */
+  readonly store?: MemoryStore;
+}
 
 /** Opens the registry that the configuration names. Returns at once; connecting goes on by itself. */
-export async function openRegistry(
-  config: RegistryConfig,
-  options: { log: Log; resumeFile?: string },
-): Promise<Registry> {
-  const { openZooKeeperRegistry } = await import('./zookeeper/registry.ts');
-  return openZooKeeperRegistry({ config: config.zookeeper, ...options });
+export async function openRegistry(config: RegistryConfig, options: OpenOptions): Promise<Registry> {
+  switch (config.kind) {
+    case 'zookeeper': {
+      const { openZooKeeperRegistry } = await import('./zookeeper/registry.ts');
+      return openZooKeeperRegistry({ config: config.zookeeper, ...options });
+    }
+    case 'memory': {
+      const { openMemoryRegistry } = await import('./memory/registry.ts');
+      if (options.store === undefined)
+        options.log.warn({}, 'the registry is in the memory of this process, nobody else sees it');
+      return openMemoryRegistry(options);
+    }
+  }
 }
 
 /** The path of a service under the template. */

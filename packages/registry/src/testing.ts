@@ -1,7 +1,8 @@
 /**
- * The inner parts of the ZooKeeper client, for the project's own unit tests and for nobody else: production code imports
- * the package itself. Nothing here is promised to stay.
+ * The inner parts of the registries, for the project's own tests and for nobody else: production code imports the package
+ * itself. Nothing here is promised to stay.
  */
+export { createMemoryStore, type MemoryStore } from './memory/store.ts';
 export { type Children, createChildren } from './zookeeper/children.ts';
 export { createDeltaSupport } from './zookeeper/delta-support.ts';
 export { createPace } from './zookeeper/pace.ts';

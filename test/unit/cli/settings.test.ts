@@ -34,6 +34,7 @@ describe('the settings of a host', () => {
   test('have defaults for everything but the servers of the registry', async () => {
     const host = await settings();
 
+    assert.ok(host.registry.kind === 'zookeeper');
     assert.deepEqual(host.registry.zookeeper.servers, [{ host: 'zk1', port: 2181 }]);
     assert.equal(host.registry.zookeeper.sessionTimeoutMs, 16_000);
     assert.equal(host.stateDir, '/var/lib/tandem');

@@ -15,6 +15,7 @@ function problems(section: unknown): string[] {
 describe('registry section', () => {
   test('the defaults are filled in', () => {
     assert.deepEqual(RegistrySection.parse({ zookeeper: ZOOKEEPER }), {
+      kind: 'zookeeper',
       zookeeper: {
         servers: [
           { host: 'zk1', port: 2181 },
@@ -34,12 +35,31 @@ describe('registry section', () => {
       zookeeper: { ...ZOOKEEPER, chroot: '/smartstack', session_timeout: '4s', path_encoding: true },
       path_template: '/nerve/{service}/instances',
     });
+    assert.ok(section.kind === 'zookeeper');
     assert.deepEqual(
       [section.zookeeper.chroot, section.zookeeper.sessionTimeoutMs, section.zookeeper.pathEncoding],
       ['/smartstack', 4000, true],
     );
     assert.equal(servicePath(section, 'web'), '/nerve/web/instances');
   });
+
+  test('a registry in memory needs nothing but its name', () => {
+    assert.deepEqual(RegistrySection.parse({ memory: {} }), {
+      kind: 'memory',
+      pathTemplate: '/services/{service}',
+    });
+  });
+
+  for (const [what, section] of [
+    ['no kind of registry', {}],
+    ['two kinds at once', { zookeeper: ZOOKEEPER, memory: {} }],
+  ] as const) {
+    test(`${what} is refused, and the known ones are named`, () => {
+      assert.deepEqual(problems(section), [
+        ': must have exactly one kind of registry (known: zookeeper, memory)',
+      ]);
+    });
+  }
 
   test('a service with the marks of a replacement pattern in its name is taken as it is', () => {
     assert.equal(servicePath({ pathTemplate: '/services/{service}' }, '$&$1'), '/services/$&$1');
@@ -79,6 +99,7 @@ describe('registry section', () => {
   test('a key that nobody knows is refused', () => {
     assert.equal(problems({ zookeeper: { ...ZOOKEEPER, timeout: '1s' } }).length, 1);
     assert.equal(problems({ zookeeper: ZOOKEEPER, etcd: {} }).length, 1);
-    assert.equal(problems({}).length, 1);
+    assert.equal(problems({ zookeper: ZOOKEEPER }).length, 1);
+    assert.equal(problems({ memory: { size: 1 } }).length, 1);
   });
 });

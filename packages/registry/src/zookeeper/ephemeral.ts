@@ -1,3 +1,5 @@
+import { setMaxListeners } from 'node:events';
+
 import { type Codec, createBackoff, type Instance, isTandemError, type Log, messageOf } from '@tandem/core';
 
 import type { Announcer, Place } from '../registry.ts';
@@ -68,6 +70,8 @@ class Ephemeral implements Announcer {
   }
 
   agreed(signal: AbortSignal): Promise<void> {
+    // One signal may wait for every place of a process.
+    setMaxListeners(0, signal);
     return new Promise((resolve, reject) => {
       if (this.#settled === this.#revision) {
         resolve();

@@ -135,6 +135,8 @@ class ZooKeeperRegistry implements Registry {
     const abort = () => controller.abort();
     const parents = [signal, this.#abort.signal];
     if (parents.some((parent) => parent.aborted)) return;
+    // One signal may end every watch of a process.
+    setMaxListeners(0, signal);
     for (const parent of parents) parent.addEventListener('abort', abort, { once: true });
     try {
       const codec = codecFor(options.format);
