@@ -218,6 +218,11 @@ function claimsOf(settings: HostSettings, definition: ServiceDefinition): Claim[
   if (register !== undefined) {
     const what = `the instance on port ${register.port} below ${pathOf(settings, definition)}`;
     claims.push({ path: ['register', 'port'], what });
+    const { nodeType = '', pathEncoding = settings.registry.zookeeper.pathEncoding } = register.announce;
+    if (!nodeType.endsWith('_sequential') && !pathEncoding) {
+      const what = `the only node without a number below ${pathOf(settings, definition)}`;
+      claims.push({ path: ['register', 'node_type'], what });
+    }
   }
   if (discover !== undefined)
     claims.push({ path: ['discover', 'listen'], what: `the address ${discover.listen}` });

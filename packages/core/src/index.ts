@@ -12,12 +12,15 @@ export { decodeNerveName, decodeNerveRecord, encodeNerveRecord, nerveNamePrefix 
 export { loadDirectory, type LoadedDirectory, loadFile } from './config/load.ts';
 export { type ConfigProblem, formatProblem, type Loaded } from './config/problem.ts';
 export {
+  checkFormat,
+  formatKeys,
   type HostConfig,
   HostName,
   HostSection,
   Labels,
   LogSection,
   Port,
+  recordFormat,
   RegistryPath,
   type ResolvedHost,
   resolveHost,
