@@ -1,5 +1,7 @@
 // How announcements of every node type survive what happens to them, on the embedded server and on a real one.
 import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -14,6 +16,7 @@ import { eventually } from '../support/eventually.ts';
 import { startFaultProxy } from '../support/fault-proxy.ts';
 import { startRealZooKeeper } from '../support/real-zookeeper.ts';
 import {
+  endLater,
   instanceOf,
   limit,
   listen,
@@ -641,6 +644,78 @@ describe('announcing through an outage of the server', () => {
     await registry.close();
   });
 });
+
+describe('announcing where something is refused', () => {
+  test('a delete that is refused is tried until it is taken, and nothing else is harmed meanwhile', async () => {
+    await using server = await startRealZooKeeper();
+    const nodes = nodesOf(server.port);
+    const { log, said } = listen();
+    const registry = await openTestRegistry(server.port, { log });
+    const wire = await connectWire(server.port, { timeoutMs: 10_000 });
+    const doomed: Announcer[] = [];
+    for (const nodeType of NODE_TYPES) {
+      await announce(registry, '/web', instanceOf(`stays-${nodeType}`), { nodeType });
+      doomed.push(await announce(registry, '/web', instanceOf(`goes-${nodeType}`), { nodeType }));
+    }
+    const before = await nodes.children('/web');
+    const [everything, allButDelete] = [31, 23];
+    const allow = (permissions: number) =>
+      zk.setAcl(wire, '/web', [{ permissions, scheme: 'world', id: 'anyone' }]);
+    await allow(allButDelete);
+    for (const announcer of doomed) announcer.set(undefined);
+    await eventually(() => assert.ok(said('did not take it').length >= doomed.length * 2));
+    assert.match(String(said('did not take it')[0]?.facts['err']), /NO_AUTH/);
+    assert.deepEqual(await nodes.children('/web'), before);
+    await allow(everything);
+    await Promise.all(doomed.map((announcer) => announcer.agreed(limit())));
+    const after = before.filter((name) => name.startsWith('stays'));
+    assert.deepEqual(await nodes.children('/web'), after);
+    wire.destroy();
+    await registry.close();
+  });
+});
+
+describe('announcing by a process that is killed', () => {
+  test('whenever that happens, its successor knows every persistent node that it has made', async () => {
+    await using server = await startRealZooKeeper();
+    const nodes = nodesOf(server.port);
+    const directory = await mkdtemp(path.join(tmpdir(), 'tandem-announcing-'));
+    const resumeFile = path.join(directory, 'session.json');
+    for (const killAt of [1, 5, 12]) {
+      const doomed = spawnAnnouncer(server.port, resumeFile);
+      await eventually(async () => assert.ok((await nodes.children('/web')).length >= killAt));
+      doomed.kill('SIGKILL');
+      await once(doomed, 'exit');
+      assert.ok((await nodes.children('/web')).length >= killAt);
+      const registry = await openTestRegistry(server.port, { resumeFile });
+      registry.withdrawUnclaimed();
+      await eventually(async () => assert.deepEqual(await nodes.children('/web'), []));
+      await eventually(async () => assert.equal((await readSaved(resumeFile)).persistent, undefined));
+      await registry.close();
+    }
+    await rm(directory, { recursive: true });
+  });
+});
+
+/** A process of its own that announces one persistent instance after the other. */
+function spawnAnnouncer(port: number, resumeFile: string): ChildProcess {
+  const support = new URL('../support/registries.js', import.meta.url).href;
+  const program = `
+    const { openTestRegistry, instanceOf, limit } = await import(${JSON.stringify(support)});
+    const registry = await openTestRegistry(${port}, { resumeFile: ${JSON.stringify(resumeFile)} });
+    for (let index = 1; ; index += 1) {
+      const nodeType = index % 2 === 0 ? 'persistent' : 'persistent_sequential';
+      const announcer = registry.announce('/web', instanceOf('i-' + index), { nodeType });
+      announcer.set(instanceOf('i-' + index, 1));
+      await announcer.agreed(limit());
+    }
+  `;
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', program], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  endLater(() => child.kill('SIGKILL'));
+  return child;
+}
 
 async function announce(
   registry: Registry,
