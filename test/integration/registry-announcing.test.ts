@@ -17,6 +17,7 @@ import { startFaultProxy } from '../support/fault-proxy.ts';
 import { startRealZooKeeper } from '../support/real-zookeeper.ts';
 import {
   endLater,
+  follow,
   instanceOf,
   limit,
   listen,
@@ -164,17 +165,15 @@ function announcing(where: string, start: () => Promise<Server>): void {
             const options = { nodeType, pathEncoding };
             const announcer = await announce(scene.registry, scene.below, instanceOf('i-1', 1), options);
             const before = await only(scene.below, nodeType);
-            const over = new AbortController();
-            const looking = (async () => {
-              while (!over.signal.aborted)
-                assert.notEqual((await scene.nodes.children(scene.below)).length, 0);
-            })();
+            const watcher = follow(scene.registry, scene.below);
+            await watcher.shows('i-1:1');
             for (let weight = 2; weight <= 4; weight += 1) {
               announcer.set(instanceOf('i-1', weight));
               await announcer.agreed(limit());
             }
-            over.abort();
-            await looking;
+            await watcher.shows('i-1:4');
+            for (const { instances } of watcher.snapshots) assert.equal(instances.length, 1);
+            await watcher.stop();
             const node = await only(scene.below, nodeType);
             assert.equal((JSON.parse(node.data) as Instance).weight, 4);
             const isInPlace = !pathEncoding && !nodeType.endsWith('sequential');
@@ -256,6 +255,18 @@ function announcing(where: string, start: () => Promise<Server>): void {
           }
           const node = await only(scene.below, nodeType);
           assert.equal(node.czxid === before.czxid, !nodeType.endsWith('sequential'));
+        });
+
+        test(`${nodeType}: overwritten while nobody looks, it is still known by whom it belongs to`, async () => {
+          await using scene = await enter();
+          await announce(scene.registry, scene.below, instanceOf('i-1', 1), { nodeType });
+          const { name, data } = await only(scene.below, nodeType);
+          scene.proxy.acceptThenClose();
+          scene.proxy.kill();
+          await eventually(() => assert.equal(scene.registry.status.state, 'suspended'));
+          await scene.nodes.write(`${scene.below}/${name}`, '{"host":"6.6.6.6","port":1,"name":"i-1"}');
+          scene.proxy.pass();
+          await eventually(async () => assert.equal((await only(scene.below, nodeType)).data, data));
         });
 
         test(`${nodeType}: after its session has ended it is there once, at once`, async () => {
@@ -672,6 +683,49 @@ describe('announcing where something is refused', () => {
     assert.deepEqual(await nodes.children('/web'), after);
     wire.destroy();
     await registry.close();
+  });
+});
+
+describe('announcing beside nodes that we may not read', () => {
+  test('they are foreign: a numbered node stands beside them, and a name is waited for', async () => {
+    await using server = await startRealZooKeeper();
+    const nodes = nodesOf(server.port);
+    const { log, said } = listen();
+    const registry = await openTestRegistry(server.port, { log });
+    const wire = await connectWire(server.port, { timeoutMs: 10_000 });
+    const acl = [{ permissions: 30, scheme: 'world', id: 'anyone' }];
+    await nodes.create('/web');
+    const closed = ['i-1_', 'i-1_0000000042', 'member_0000000043'];
+    for (const name of closed) await zk.create(wire, { path: `/web/${name}`, data: 'secret', acl });
+    for (const nodeType of SEQUENTIAL) {
+      const announcer = await announce(registry, '/web', instanceOf('i-1'), { nodeType });
+      assert.equal((await nodes.children('/web')).length, 4);
+      announcer.set(undefined);
+      await announcer.agreed(limit());
+      announcer.release();
+    }
+    for (const nodeType of FIXED) {
+      const announcer = registry.announce('/web', instanceOf('i-1'), { nodeType });
+      announcer.set(instanceOf('i-1'));
+      const times = nodeType === 'ephemeral' ? 1 : 2;
+      await eventually(() => assert.equal(said(FOREIGN).length, times));
+      if (nodeType === 'persistent') {
+        await nodes.remove('/web/i-1_');
+        await announcer.agreed(limit());
+        assert.equal((await only('/web')).length, 1);
+      }
+      announcer.set(undefined);
+      await announcer.agreed(limit());
+      announcer.release();
+    }
+    assert.deepEqual((await nodes.children('/web')).toSorted(), closed.slice(1));
+    assert.equal(said('did not take it').length, 0);
+    wire.destroy();
+    await registry.close();
+
+    async function only(below: string): Promise<string[]> {
+      return (await nodes.children(below)).filter((name) => name === 'i-1_');
+    }
   });
 });
 

@@ -17,6 +17,8 @@ export interface AnnouncerOptions extends Omit<ReconcilerOptions, 'signal' | 'on
   readonly random?: () => number;
 }
 
+/** How often a node that does not ring is looked at. */
+const UNSEEN_MS = 500;
 const RETRY = { baseMs: 100, maxMs: 5_000 };
 
 /**
@@ -117,8 +119,11 @@ class LevelTriggeredAnnouncer implements Announcer {
         const outcome = await this.#reconciler.reconcile(() => this.#wanted);
         this.#backoff.reset();
         if (outcome === 'agreed') this.#settled = revision;
-        // The node that is in the way rings when it changes, and a new session looks by itself.
-        else if (this.#revision === revision) return;
+        else if (this.#revision === revision) {
+          // The node that is in the way rings when it changes, and a new session looks by itself.
+          if (outcome === 'blocked-unseen') this.#retry = setTimeout(() => void this.#loop(), UNSEEN_MS);
+          return;
+        }
       }
       if (this.#settled !== this.#revision) return;
       this.#planRenewal();

@@ -1,7 +1,7 @@
-import { isRecordOf, mayHoldRecordOf } from '@tandem/core';
+import { isRecordOf, isTandemError, mayHoldRecordOf } from '@tandem/core';
 
 import type { NodeType, Place } from '../registry.ts';
-import { create, getChildren, getData, type NodeMode, type Stat, sync } from './opcodes.ts';
+import { create, exists, getChildren, getData, NO_AUTH, type NodeMode, type Stat, sync } from './opcodes.ts';
 import type { RunOptions, Session } from './session.ts';
 
 /** What the name of a node type means. */
@@ -29,6 +29,8 @@ export interface SeenNode {
   readonly path: string;
   readonly data: Buffer;
   readonly stat: Stat;
+  /** We may not read it: its data mean nothing, and servers do not ring for it. */
+  readonly isHidden?: true;
 }
 
 /** ZooKeeper's word for a node that no session owns. */
@@ -39,14 +41,25 @@ export function lifeOf({ stat }: SeenNode): string {
   return `${stat.czxid} ${stat.ctime}`;
 }
 
-/** The node as it is now, or undefined when there is none. With `onWatch`, a change of it rings. */
+/**
+ * The node as it is now, or undefined when there is none. With `onWatch`, a change of it rings. One that we may not
+ * read is not an error: somebody else's secret must not keep us from our own.
+ */
 export async function look(
   session: Session,
   path: string,
   options: RunOptions,
 ): Promise<SeenNode | undefined> {
-  const found = await session.run(getData(path, options.onWatch !== undefined), options);
-  return found === undefined ? undefined : { path, ...found };
+  const isWatched = options.onWatch !== undefined;
+  try {
+    const found = await session.run(getData(path, isWatched), options);
+    return found === undefined ? undefined : { path, ...found };
+  } catch (error) {
+    const isClosed = isTandemError(error, 'REGISTRY_REFUSED') && error.details['zookeeperCode'] === NO_AUTH;
+    if (!isClosed) throw error;
+    const stat = await session.run(exists(path, isWatched), options);
+    return stat === undefined ? undefined : { path, data: Buffer.alloc(0), stat, isHidden: true };
+  }
 }
 
 /** The nodes below a path whose names are wanted, as everybody sees them. */
@@ -70,6 +83,8 @@ export interface Ownership {
   readonly session: bigint;
   /** Whether an announcement of this place has ever been persistent, in this life or an earlier one. */
   readonly hasPersistent: boolean;
+  /** The name that nobody else of this process claims: what this session owns there is ours whatever it says. */
+  readonly ownPath: string | undefined;
   /** The nodes that this announcer has made or taken over: the life of each by its path. */
   readonly known: ReadonlyMap<string, string>;
 }
@@ -79,9 +94,9 @@ export interface Ownership {
  * would have written there, or if we have seen it do so: no session tells.
  */
 export function isOurs(node: SeenNode, ownership: Ownership): boolean {
-  const { place, session, hasPersistent, known } = ownership;
-  if (known.get(node.path) === lifeOf(node)) return true;
+  const { place, session, hasPersistent, ownPath, known } = ownership;
   const owner = node.stat.ephemeralOwner;
+  if (known.get(node.path) === lifeOf(node) || (node.path === ownPath && owner === session)) return true;
   return (owner === session || (hasPersistent && owner === NOBODY)) && isRecordOf(node.data, place);
 }
 

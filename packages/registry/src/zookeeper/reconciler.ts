@@ -42,13 +42,16 @@ export interface ReconcilerOptions {
 export type Wanted =
   { readonly said: false } | { readonly said: true; readonly instance: Instance | undefined };
 
+export type Outcome = 'agreed' | 'blocked' | 'blocked-unseen';
+
 /** Brings what stands in the registry to what is wanted, in one pass. One pass at a time. */
 export interface Reconciler {
   /**
-   * Asks what is wanted as late as it can. `blocked`: a foreign node has the name; it is watched.
+   * Asks what is wanted as late as it can. `blocked`: a foreign node has the name; it is watched. `blocked-unseen`: so
+   * it is, and nothing rings when it goes.
    * Rejects when the registry fails in the middle; the outcome of the last step is then unknown.
    */
-  reconcile(wanted: () => Wanted): Promise<'agreed' | 'blocked'>;
+  reconcile(wanted: () => Wanted): Promise<Outcome>;
   /** What was known may be wrong: the next pass looks for everything that is ours. */
   doubt(): void;
   /** The next pass writes the node again, even if it is as it should be. */
@@ -64,6 +67,15 @@ export function isAt(instance: Instance, place: Place): boolean {
   return instance.name === place.name && instance.host === place.host && instance.port === place.port;
 }
 
+/** The node of a place whose name says nothing of the record and has no number: only one claim can have it. */
+export function ownPathOf(
+  options: Pick<ReconcilerOptions, 'path' | 'place' | 'kind' | 'codec' | 'pathEncoding'>,
+): string | undefined {
+  const { path, place, kind, codec, pathEncoding } = options;
+  if (kind.isSequential || pathEncoding) return undefined;
+  return `${path}/${codec.namePrefix(place, { pathEncoding })}`;
+}
+
 /** What shall stand. */
 interface Target {
   /** Without the number that the server adds to a sequential name. */
@@ -77,6 +89,7 @@ const MAX_MOVES = 6;
 class NodeReconciler implements Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #watch;
+  readonly #ownPath: string | undefined;
   /** The node that stands, as it was last seen by this session. */
   #node: SeenNode | undefined;
   #owner = NOBODY;
@@ -88,6 +101,7 @@ class NodeReconciler implements Reconciler {
   constructor(options: ReconcilerOptions) {
     this.#options = options;
     this.#watch = { signal: options.signal, onWatch: options.onNodeEvent };
+    this.#ownPath = ownPathOf(options);
   }
 
   doubt(): void {
@@ -102,7 +116,7 @@ class NodeReconciler implements Reconciler {
     this.#options.session.forgetWatch(this.#options.onNodeEvent);
   }
 
-  async reconcile(wanted: () => Wanted): Promise<'agreed' | 'blocked'> {
+  async reconcile(wanted: () => Wanted): Promise<Outcome> {
     const { session, path, codec, kind, pathEncoding, persistent, signal } = this.#options;
     const owner = await session.connected(signal);
     if (this.#owner !== owner) this.#node = undefined;
@@ -121,7 +135,7 @@ class NodeReconciler implements Reconciler {
         record: codec.encodeRecord(wish.instance),
       };
       const node = kind.isSequential ? await this.#stand(target, standing) : await this.#standAlone(target);
-      if (node === undefined) return 'blocked';
+      if (typeof node === 'string') return node;
       this.#take(node);
     }
     const kept = wish.instance === undefined ? undefined : this.#node;
@@ -143,7 +157,13 @@ class NodeReconciler implements Reconciler {
   #ownership(): Ownership {
     const { place, kind, persistent } = this.#options;
     const hasPersistent = !kind.isEphemeral || persistent.isMade;
-    return { place, session: this.#owner, hasPersistent, known: this.#known };
+    return {
+      place,
+      session: this.#owner,
+      hasPersistent,
+      ownPath: this.#ownPath,
+      known: this.#known,
+    };
   }
 
   /** Remembered as ours whatever becomes of its data. */
@@ -173,13 +193,13 @@ class NodeReconciler implements Reconciler {
     return seen;
   }
 
-  /** A node whose name nobody else can have: written in place. Undefined while a foreign one has the name. */
-  async #standAlone(target: Target): Promise<SeenNode | undefined> {
+  /** A node whose name nobody else can have: written in place, unless a foreign one has the name. */
+  async #standAlone(target: Target): Promise<SeenNode | Exclude<Outcome, 'agreed'>> {
     this.#notePersistent();
     for (let move = 0; move < MAX_MOVES; move += 1) {
       const seen = await look(this.#options.session, target.path, this.#watch);
       if (seen === undefined) await this.#create(target);
-      else if (!this.#isOurName(seen)) return this.#giveWay(seen);
+      else if (!isOurs(seen, this.#ownership())) return this.#giveWay(seen);
       else if (!this.#isRightKind(seen)) {
         this.forgetWatch();
         await this.#delete(seen);
@@ -187,11 +207,6 @@ class NodeReconciler implements Reconciler {
       else await this.#write(seen, target);
     }
     throw new Error('somebody else changes the node all the time');
-  }
-
-  /** Under a fixed name, what this session owns is ours whatever it says: nobody else of this process claims it. */
-  #isOurName(node: SeenNode): boolean {
-    return node.stat.ephemeralOwner === this.#owner || isOurs(node, this.#ownership());
   }
 
   #isRightKind({ stat }: SeenNode): boolean {
@@ -205,7 +220,7 @@ class NodeReconciler implements Reconciler {
   }
 
   /** Told once for each life of the foreign node. It is watched already. */
-  #giveWay(node: SeenNode): undefined {
+  #giveWay(node: SeenNode): Exclude<Outcome, 'agreed'> {
     const life = lifeOf(node);
     if (this.#foreign !== life) {
       const { ephemeralOwner } = node.stat;
@@ -217,7 +232,7 @@ class NodeReconciler implements Reconciler {
     }
     this.#foreign = life;
     this.#node = undefined;
-    return undefined;
+    return node.isHidden === true ? 'blocked-unseen' : 'blocked';
   }
 
   #notePersistent(): void {

@@ -24,6 +24,7 @@ import { createDeltaSupport, type DeltaSupport } from './delta-support.ts';
 import { mirrorPath } from './mirror.ts';
 import { kindOf } from './nodes.ts';
 import { readResume, type Resume } from './resume-file.ts';
+import { ownPathOf } from './reconciler.ts';
 import { createResumeKeeper, type ResumeKeeper } from './resume-keeper.ts';
 import { hex, openSession, type Session } from './session.ts';
 import { sweepInherited } from './sweep.ts';
@@ -100,8 +101,7 @@ class ZooKeeperRegistry implements Registry {
     const pathEncoding = options.pathEncoding ?? config.pathEncoding;
     // Two names that a record does not tell apart would be one place.
     const id = instanceId({ ...place, name: codec.nameInRecord(place.name) });
-    const hasOwnName = !kind.isSequential && !pathEncoding;
-    const node = hasOwnName ? `${full}/${codec.namePrefix(place, { pathEncoding })}` : undefined;
+    const node = ownPathOf({ path: full, place, kind, codec, pathEncoding });
     this.#claim(full, id, { place, node });
     this.#left.get(full)?.delete(id);
     this.#resume.keepPath(full);
