@@ -218,6 +218,13 @@ function claimsOf(settings: HostSettings, definition: ServiceDefinition): Claim[
   if (register !== undefined) {
     const what = `the instance on port ${register.port} below ${pathOf(settings, definition)}`;
     claims.push({ path: ['register', 'port'], what });
+    const { registry } = settings;
+    const isEncoded = registry.kind === 'zookeeper' && registry.zookeeper.pathEncoding;
+    const { nodeType = 'ephemeral_sequential', pathEncoding = isEncoded } = register.announce;
+    if (!nodeType.endsWith('_sequential') && !pathEncoding) {
+      const what = `the only node without a number below ${pathOf(settings, definition)}`;
+      claims.push({ path: ['register', 'node_type'], what });
+    }
   }
   if (discover !== undefined)
     claims.push({ path: ['discover', 'listen'], what: `the address ${discover.listen}` });

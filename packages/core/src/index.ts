@@ -1,16 +1,26 @@
 export { writeFileAtomic } from './atomic-file.ts';
 export { type Backoff, createBackoff } from './backoff.ts';
-export { type Codec, codecFor, type Decoded, type RecordFormat } from './codec/codec.ts';
+export {
+  type Codec,
+  codecFor,
+  type Decoded,
+  isRecordOf,
+  mayHoldRecordOf,
+  type RecordFormat,
+} from './codec/codec.ts';
 export { decodeNerveName, decodeNerveRecord, encodeNerveRecord, nerveNamePrefix } from './codec/nerve.ts';
 export { loadDirectory, type LoadedDirectory, loadFile } from './config/load.ts';
 export { type ConfigProblem, formatProblem, type Loaded } from './config/problem.ts';
 export {
+  checkFormat,
+  formatKeys,
   type HostConfig,
   HostName,
   HostSection,
   Labels,
   LogSection,
   Port,
+  recordFormat,
   RegistryPath,
   type ResolvedHost,
   resolveHost,

@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 
-import { duration, Port } from '@tandem/core';
+import { checkFormat, duration, formatKeys, Port, recordFormat } from '@tandem/core';
 import * as z from 'zod';
 
 /** A port, `ADDRESS:PORT`, `[IPV6]:PORT` or `*:PORT`. */
@@ -54,13 +54,16 @@ export const DiscoverSection = z
       "HAProxy's options of every server, such as: check inter 2s",
     ),
     allow_empty: z.boolean().default(false).describe('follow the registry even when the last instance goes'),
+    ...formatKeys,
   })
+  .superRefine(checkFormat)
   .transform((section) => ({
     listen: section.listen,
     mode: section.mode,
     balance: section.balance,
     serverOptions: section.server_options,
     allowEmpty: section.allow_empty,
+    format: recordFormat(section),
   }));
 
 export type DiscoverConfig = z.output<typeof DiscoverSection>;

@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 
 import {
   createBackoff,
@@ -82,7 +83,7 @@ class DiscoveryDaemon implements Discovery {
     const wanted = new Map(services.map((service) => [service.service, service]));
     for (const [name, { service, abort }] of this.#following) {
       const next = wanted.get(name);
-      if (next?.path === service.path && next.config.allowEmpty === service.config.allowEmpty) {
+      if (next !== undefined && isReadAlike(next, service)) {
         this.#following.set(name, { service: next, abort });
         continue;
       }
@@ -247,4 +248,10 @@ class DiscoveryDaemon implements Discovery {
         'set instances aside',
       );
   }
+}
+
+/** Whether two versions of a service make the same of the same registry. */
+function isReadAlike(a: DiscoveredService, b: DiscoveredService): boolean {
+  const readOf = ({ path, config: { allowEmpty, format } }: DiscoveredService) => [path, allowEmpty, format];
+  return isDeepStrictEqual(readOf(a), readOf(b));
 }

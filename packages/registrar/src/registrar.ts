@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 
 import { type HostConfig, type Log, messageOf } from '@tandem/core';
-import type { Announcer, Registry } from '@tandem/registry';
+import type { AnnounceOptions, Announcer, Registry } from '@tandem/registry';
 
 import type { ServiceRegistration } from './config.ts';
 import type { Health } from './health.ts';
@@ -47,7 +47,9 @@ export interface RegistrarDeps {
 
 /** One place in the registry that this registrar has claimed. */
 interface Claim {
-  readonly announcer: Announcer;
+  announcer: Announcer;
+  /** What the announcer was told of how to write. */
+  announcing: AnnounceOptions;
   registration: ServiceRegistration;
   service: Service;
   state: ClaimState;
@@ -71,6 +73,8 @@ class HostRegistrar implements Registrar {
   readonly #deps: RegistrarDeps;
   /** By place, so that a service that is renamed or moves back finds what it had. */
   readonly #claims = new Map<string, Claim>();
+  /** Wanted, but their place or the name of their node is still another's. */
+  readonly #waiting = new Map<string, ServiceRegistration>();
   readonly #stopping = new AbortController();
   readonly #tasks = new Set<Promise<void>>();
   #life: 'new' | 'running' | 'closing' = 'new';
@@ -82,8 +86,11 @@ class HostRegistrar implements Registrar {
   update(services: readonly ServiceRegistration[], options: { isComplete?: boolean } = {}): void {
     if (this.#life === 'closing') return;
     const wanted = this.#byPlace(services);
-    const names = new Set([...wanted.values()].map(({ service }) => service));
+    this.#waiting.clear();
     for (const [key, registration] of wanted) this.#want(key, registration);
+    // Whoever waits for a place cannot take over before it is free.
+    const successors = [...wanted].filter(([key]) => this.#claims.has(key));
+    const names = new Set(successors.map(([, { service }]) => service));
     for (const [key, claim] of this.#claims) {
       if (wanted.has(key) || claim.state.kind === 'leaving') continue;
       if (names.has(claim.registration.service)) claim.state = { kind: 'outgoing' };
@@ -97,6 +104,7 @@ class HostRegistrar implements Registrar {
 
   async withdrawAll(signal: AbortSignal): Promise<void> {
     this.#life = 'closing';
+    this.#waiting.clear();
     const claims = [...this.#claims.values()];
     const withdrawn = claims.map(async ({ service, announcer, registration }) => {
       const stopped = service.stop();
@@ -113,6 +121,7 @@ class HostRegistrar implements Registrar {
 
   async stop(): Promise<void> {
     this.#life = 'closing';
+    this.#waiting.clear();
     this.#stopping.abort();
     const claims = [...this.#claims.values()];
     this.#claims.clear();
@@ -155,28 +164,51 @@ class HostRegistrar implements Registrar {
       this.#claim(key, registration);
       return;
     }
+    const successor = this.#reannounce(claim, registration);
     if (claim.state.kind === 'leaving') {
       claim.state.wait.abort();
       claim.service = this.#start(key, claim.announcer, registration);
     } else if (!isDeepStrictEqual(claim.registration, registration)) {
-      claim.service.update(registration);
+      claim.service.update(registration, successor);
     }
     claim.state = { kind: 'active' };
     claim.registration = registration;
   }
 
-  #claim(key: string, registration: ServiceRegistration): void {
+  /** Another way of writing needs another announcer, which replaces what the one before it wrote. */
+  #reannounce(claim: Claim, registration: ServiceRegistration): Announcer | undefined {
+    const { announce: wanted } = registration.config;
+    if (isDeepStrictEqual(claim.announcing, wanted)) return undefined;
+    claim.announcer.release();
+    const successor = this.#announce(registration, wanted);
+    claim.announcing = successor === undefined ? claim.announcing : wanted;
+    claim.announcer = successor ?? this.#announce(registration, claim.announcing) ?? claim.announcer;
+    return claim.announcer;
+  }
+
+  /** Undefined when somebody else has the place, or the name that its node would have. */
+  #announce(registration: ServiceRegistration, options: AnnounceOptions): Announcer | undefined {
     const { host, registry } = this.#deps;
-    const place = { name: host.name, host: host.address, port: registration.config.port };
-    let announcer: Announcer;
+    const { path, config } = registration;
+    const place = { name: host.name, host: host.address, port: config.port };
     try {
-      announcer = registry.announce(registration.path, place);
+      return registry.announce(path, place, options);
     } catch (error) {
       this.#refuse(registration, { err: error });
+      return undefined;
+    }
+  }
+
+  #claim(key: string, registration: ServiceRegistration): void {
+    const { announce: announcing } = registration.config;
+    const announcer = this.#announce(registration, announcing);
+    if (announcer === undefined) {
+      this.#waiting.set(key, registration);
       return;
     }
+    this.#waiting.delete(key);
     const service = this.#start(key, announcer, registration);
-    this.#claims.set(key, { announcer, registration, service, state: { kind: 'active' } });
+    this.#claims.set(key, { announcer, announcing, registration, service, state: { kind: 'active' } });
   }
 
   #start(key: string, announcer: Announcer, registration: ServiceRegistration): Service {
@@ -221,6 +253,7 @@ class HostRegistrar implements Registrar {
       if (wait.signal.aborted) return;
       this.#claims.delete(key);
       announcer.release();
+      for (const [key, registration] of this.#waiting) this.#claim(key, registration);
     });
   }
 

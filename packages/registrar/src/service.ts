@@ -33,8 +33,11 @@ export interface ServiceDeps {
 
 /** One service of this host: its checks, its health, and what stands in the registry because of them. */
 export interface Service {
-  /** The registration has changed, its place has not. Checks that stayed the same go on with what they know. */
-  update(registration: ServiceRegistration): void;
+  /**
+   * The registration has changed, its place has not. Checks that stayed the same go on with what they know. An announcer
+   * that takes over from another one is told what the service knows.
+   */
+  update(registration: ServiceRegistration, successor?: Announcer): void;
   readonly health: Health;
   /** Whether the last word to the registry was an instance. */
   readonly isAnnounced: boolean;
@@ -54,6 +57,7 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
   let running: RunningCheck[] = [];
   let ended: Promise<unknown> = Promise.resolve();
   let stopped = false;
+  let { announcer } = deps;
   /** The last word to the announcer; undecided while there was none. */
   let said: Instance | undefined | 'undecided' = 'undecided';
 
@@ -66,7 +70,7 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
     const wanted = announcementOf(health(), current.config, deps.host);
     if (wanted === 'undecided' || isDeepStrictEqual(wanted, said)) return;
     said = wanted;
-    deps.announcer.set(wanted);
+    announcer.set(wanted);
     if (wanted !== undefined) deps.onAnnounced?.();
   }
 
@@ -103,8 +107,12 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
 
   apply();
   return {
-    update(registration) {
+    update(registration, successor) {
       current = registration;
+      if (successor !== undefined) {
+        announcer = successor;
+        said = 'undecided';
+      }
       apply();
     },
     get health() {

@@ -1,2 +1,3 @@
 export { openRegistry, type RegistryConfig, RegistrySection, servicePath } from './kinds.ts';
-export type { Announcer, Place, Registry, RegistryStatus } from './registry.ts';
+export { NODE_TYPES, type NodeType } from './registry.ts';
+export type { AnnounceOptions, Announcer, Place, Registry, RegistryStatus } from './registry.ts';

@@ -18,10 +18,29 @@ export interface Announcer {
   release(): void;
 }
 
+/**
+ * Nerve's names for the kinds of node. An ephemeral one goes with the client; a persistent one stays until it is
+ * withdrawn, also when its host burns down. A sequential one gets a number; the others have a name that only one of all
+ * instances below the path can have.
+ */
+export const NODE_TYPES = [
+  'ephemeral_sequential',
+  'ephemeral',
+  'persistent_sequential',
+  'persistent',
+] as const;
+export type NodeType = (typeof NODE_TYPES)[number];
+
 /** How an instance is written. A registry without such a choice ignores it. */
 export interface AnnounceOptions {
   /** Default: Nerve's. */
   readonly format?: RecordFormat;
+  /** Default: `ephemeral_sequential`. */
+  readonly nodeType?: NodeType;
+  /** Whether the node's name holds the record too. Default: the registry's setting. */
+  readonly pathEncoding?: boolean;
+  /** How often a persistent node is written again with what it says already, as a sign of life. Default: never. */
+  readonly ttlMs?: number;
 }
 
 export interface WatchOptions {
@@ -35,7 +54,10 @@ export interface RegistryStatus {
 
 /** Where instances are announced and watched. Implementations pass one conformance suite. */
 export interface Registry {
-  /** Claims a place below a path such as `/services/web`. Throws when it is claimed already. */
+  /**
+   * Claims a place below a path such as `/services/web`. Throws when it is claimed already, or when the name that the
+   * node would have is another claim's.
+   */
   announce(path: string, place: Place, options?: AnnounceOptions): Announcer;
 
   /**
@@ -54,7 +76,8 @@ export interface Registry {
 
   /**
    * Ends the client within a few seconds, whatever the registry does.
-   * `keep: true` leaves what is announced to a successor that resumes; otherwise it goes with the client.
+   * `keep: true` leaves what is announced to a successor that resumes; otherwise it goes with the client, but for
+   * persistent nodes: those stay until they are withdrawn.
    */
   close(options?: { keep?: boolean }): Promise<void>;
 }

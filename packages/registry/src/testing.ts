@@ -7,12 +7,13 @@ export { type Children, createChildren } from './zookeeper/children.ts';
 export { createDeltaSupport } from './zookeeper/delta-support.ts';
 export { createPace } from './zookeeper/pace.ts';
 export { type Connection, type ConnectionEvent, openConnection } from './zookeeper/connection.ts';
-export { createEphemeral } from './zookeeper/ephemeral.ts';
+export { createAnnouncer } from './zookeeper/announcer.ts';
 export { createFramer } from './zookeeper/framer.ts';
 export { startHeartbeat } from './zookeeper/heartbeat.ts';
 export { JuteReader, JuteWriter } from './zookeeper/jute.ts';
 export {
   addWatch,
+  BAD_VERSION,
   create,
   exists,
   getChildren,
@@ -24,6 +25,7 @@ export {
   refusal,
   remove,
   removeWatches,
+  setData,
   sync,
 } from './zookeeper/opcodes.ts';
 export { createReconnectDelay } from './zookeeper/reconnect-delay.ts';

@@ -138,6 +138,30 @@ describe('the settings of a host', () => {
     );
   });
 
+  test('let one service of a path have the node without a number, unless the record stands in the name', async () => {
+    const host = await settings();
+    const file = (service: string, port: number, more: string) =>
+      `service: ${service}\npath: /shared\nregister:\n  port: ${port}\n  ${more}\n`;
+    await write(host, 'a.yaml', file('a', 1, 'node_type: ephemeral'));
+    await write(host, 'b.yaml', file('b', 2, 'node_type: persistent'));
+    await write(host, 'c.yaml', file('c', 3, 'node_type: persistent_sequential'));
+    await write(host, 'd.yaml', file('d', 4, 'node_type: ephemeral\n  path_encoding: true'));
+
+    const { registrations, problems } = await createServiceFiles(host).load();
+
+    assert.deepEqual(
+      registrations.map(({ service }) => service),
+      ['a', 'c', 'd'],
+    );
+    assert.deepEqual(
+      problems.map((problem) => formatProblem(problem).replaceAll(`${host.servicesDir}/`, '')),
+      [
+        'b.yaml:5:14: register.node_type: the only node without a number below /shared is defined twice. ' +
+          'Change it here or in a.yaml',
+      ],
+    );
+  });
+
   test('take a host address that others can use, and no other', async () => {
     const withAddress = (address: string) => HOST.replace('10.0.0.5', `'${address}'`);
     for (const address of ['127.0.0.1', '::1', '10.0.0.5', '2001:db8::1', '0.0.0.1', '::ffff:10.0.0.5']) {

@@ -44,6 +44,7 @@ test('a service file without more than listen has the defaults', () => {
     balance: 'roundrobin',
     serverOptions: '',
     allowEmpty: false,
+    format: { kind: 'nerve' },
   });
 });
 
@@ -104,4 +105,15 @@ test('what would be another line, another option or too long for a socket is ref
     assert.equal(HaproxySection.safeParse(wrong).success, false, JSON.stringify(wrong));
   const longest = HaproxySection.parse({ runtime_socket: `/${'x'.repeat(87)}` });
   assert.equal(longest.masterSocket.length, 95);
+});
+
+test('instances are read as Nerve writes them, or as a serverset, which may have endpoints', () => {
+  const formatOf = (section: object) => DiscoverSection.safeParse({ listen: 80, ...section }).data?.format;
+  assert.deepEqual(formatOf({ format: 'serverset' }), { kind: 'serverset' });
+  assert.deepEqual(formatOf({ format: 'serverset', endpoint: 'http' }), {
+    kind: 'serverset',
+    endpoint: 'http',
+  });
+  for (const wrong of [{ endpoint: 'http' }, { format: 'finagle' }, { format: 'serverset', endpoint: '' }])
+    assert.equal(formatOf(wrong), undefined, JSON.stringify(wrong));
 });

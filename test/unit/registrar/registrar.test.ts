@@ -70,6 +70,77 @@ test('a changed weight is announced without a gap, by the checks that go on', as
   assert.equal(registry.standing.get('/services/web 80')?.weight, 5);
 });
 
+test('another way of writing is another claim of the same place, told what the checks that go on know', async (t) => {
+  const check = createScriptedCheck('pass');
+  const { registrar, registry, news } = start(t, { 80: check });
+  registrar.update([registration('web', { port: 80, checks })]);
+  await eventually(() => registry.standing.size === 1, 'announced');
+  check.result = 'hang';
+  await eventually(() => check.underWay === 1, 'a probe hangs');
+  news();
+  const changed = () =>
+    registration('web', { port: 80, node_type: 'persistent', path_encoding: true, ttl: '1m', checks });
+  registrar.update([changed()]);
+  assert.deepEqual(news(), ['release /services/web 80', 'claim /services/web 80', 'set /services/web 80']);
+  assert.deepEqual(registry.options.get('/services/web 80'), {
+    format: { kind: 'nerve' },
+    nodeType: 'persistent',
+    pathEncoding: true,
+    ttlMs: 60_000,
+  });
+  assert.equal(check.underWay, 1, 'the probe under way goes on');
+  registrar.update([changed()]);
+  assert.deepEqual(news(), []);
+});
+
+test('another way of writing that cannot be had leaves the old one in force, and is tried at the next update', async (t) => {
+  const { registrar, registry, news, log } = start(t);
+  registrar.update([registration('web', { port: 80 })]);
+  await eventually(() => registry.standing.size === 1, 'announced');
+  const announce = registry.announce.bind(registry);
+  registry.announce = (path, place, options) => {
+    if (options?.nodeType === 'ephemeral') throw new Error('the name is taken');
+    return announce(path, place, options);
+  };
+  const changed = () => registration('web', { port: 80, node_type: 'ephemeral' });
+  registrar.update([changed()]);
+  assert.equal(log.lines.at(-1)?.message, 'place is taken, service set aside');
+  assert.equal(registry.options.get('/services/web 80')?.nodeType, 'ephemeral_sequential');
+  assert.equal(news().at(-1), 'set /services/web 80');
+  registry.announce = announce;
+  registrar.update([changed()]);
+  assert.equal(registry.options.get('/services/web 80')?.nodeType, 'ephemeral');
+});
+
+test('a node that only one can have changes hands when the one before has left', async (t) => {
+  const { registrar, registry, news } = start(t);
+  const only = (port: number) => registration('web', { port, node_type: 'ephemeral' }, '/services/web');
+  const announce = registry.announce.bind(registry);
+  const holders = new Set<number>();
+  registry.announce = (path, place, options) => {
+    if (holders.size > 0) throw new TypeError('the node of another instance');
+    holders.add(place.port);
+    const announcer = announce(path, place, options);
+    const release = () => {
+      holders.delete(place.port);
+      announcer.release();
+    };
+    return { ...announcer, release };
+  };
+  registrar.update([only(80)]);
+  await eventually(() => registry.standing.has('/services/web 80'), 'announced');
+  news();
+  registrar.update([only(81)]);
+  await eventually(() => registry.standing.has('/services/web 81'), 'announced elsewhere');
+  assert.deepEqual(news(), [
+    'withdraw /services/web 80',
+    'release /services/web 80',
+    'claim /services/web 81',
+    'set /services/web 81',
+  ]);
+  assert.deepEqual([...registry.standing.keys()], ['/services/web 81']);
+});
+
 test('changed checks leave the announcement alone until they know better', async (t) => {
   const old = createScriptedCheck('pass');
   const fresh = createScriptedCheck('hang');

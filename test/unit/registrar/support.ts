@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import net from 'node:net';
 
 import type { HostConfig, Instance, Log } from '@tandem/core';
-import type { Announcer, Place, Registry } from '@tandem/registry';
+import type { AnnounceOptions, Announcer, Place, Registry } from '@tandem/registry';
 import { RegisterSection, type ServiceRegistration } from '@tandem/registrar';
 
 export const HOST: HostConfig = { name: 'i-1', address: '10.0.0.5', labels: {} };
@@ -117,6 +117,8 @@ export interface FakeRegistry extends Registry {
   readonly history: string[];
   /** What stands in the registry: agreed on, not merely asked for. */
   readonly standing: Map<string, Instance>;
+  /** How each place was claimed last. */
+  readonly options: Map<string, AnnounceOptions | undefined>;
   /** Stops answering, until `answer` lets everything through. */
   silence(): void;
   answer(): void;
@@ -126,6 +128,7 @@ export interface FakeRegistry extends Registry {
 export function createFakeRegistry(standing = new Map<string, Instance>()): FakeRegistry {
   const history: string[] = [];
   const claimed = new Set<string>();
+  const options = new Map<string, AnnounceOptions | undefined>();
   const waiting: (() => void)[] = [];
   let silent = false;
 
@@ -140,10 +143,12 @@ export function createFakeRegistry(standing = new Map<string, Instance>()): Fake
   return {
     history,
     standing,
-    announce(path: string, place: Place): Announcer {
+    options,
+    announce(path: string, place: Place, given?: AnnounceOptions): Announcer {
       const key = `${path} ${place.port}`;
       if (claimed.has(key)) throw new Error(`claimed already: ${key}`);
       claimed.add(key);
+      options.set(key, given);
       note('claim', key);
       let version = 0;
       return {

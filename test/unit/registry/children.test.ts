@@ -10,7 +10,13 @@ const record = (name: string, weight = 1) => JSON.stringify({ host: '10.0.0.1', 
 const encoded = (name: string, sequence: number) =>
   `${NERVE.namePrefix({ name, host: '10.0.0.1', port: 80 }, { pathEncoding: true })}${digits(sequence)}`;
 const digits = (sequence: number) => String(sequence).padStart(10, '0');
-const statOf = (cversion: number, life = 1n) => ({ czxid: life, ctime: life, cversion, ephemeralOwner: 0n });
+const statOf = (cversion: number, life = 1n) => ({
+  czxid: life,
+  ctime: life,
+  version: 0,
+  cversion,
+  ephemeralOwner: 0n,
+});
 const namesIn = (children: Children) => children.take()?.instances.map(({ name }) => name);
 
 function listed(...names: string[]): Children {

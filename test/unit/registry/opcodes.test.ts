@@ -3,6 +3,7 @@ import { describe, test } from 'node:test';
 
 import {
   addWatch,
+  BAD_VERSION,
   create,
   exists,
   getChildren,
@@ -16,6 +17,7 @@ import {
   refusal,
   remove,
   removeWatches,
+  setData,
   sync,
 } from '@tandem/registry/testing';
 import { isTandemError } from '@tandem/core';
@@ -30,12 +32,14 @@ function stat(owner = 0n): Buffer {
   return writer.long(owner).int(18).int(19).long(20n).bytes();
 }
 
-const STAT = { czxid: 11n, ctime: 1_700_000_000_000n, cversion: 16, ephemeralOwner: -5n };
+const STAT = { czxid: 11n, ctime: 1_700_000_000_000n, version: 15, cversion: 16, ephemeralOwner: -5n };
 
 describe('opcodes: what goes over the wire', () => {
   test('a create carries path, data, an open ACL and its mode', () => {
     for (const [mode, flags] of [
       ['persistent', 0],
+      ['ephemeral', 1],
+      ['persistent-sequential', 2],
       ['ephemeral-sequential', 3],
     ] as const) {
       const operation = create('/ü/x_', '{"a":"ö"}', mode);
@@ -53,6 +57,20 @@ describe('opcodes: what goes over the wire', () => {
   test('a delete asks for any version', () => {
     const reader = new WireReader(remove('/a').body);
     assert.deepEqual([reader.text(), reader.int(), reader.remaining], ['/a', -1, 0]);
+  });
+
+  test('a delete of what was seen asks for its version', () => {
+    const reader = new WireReader(remove('/a', 7).body);
+    assert.deepEqual([reader.text(), reader.int(), reader.remaining], ['/a', 7, 0]);
+  });
+
+  test('a write carries path, data and the version that it replaces', () => {
+    const operation = setData('/ü', '{"a":"ö"}', 3);
+    const reader = new WireReader(operation.body);
+    assert.deepEqual(
+      [operation.opcode, reader.text(), reader.text(), reader.int(), reader.remaining],
+      [5, '/ü', '{"a":"ö"}', 3, 0],
+    );
   });
 
   test('a sync carries its path alone', () => {
@@ -172,6 +190,10 @@ describe('opcodes: what comes back', () => {
     const wish = create('/a/b', '', 'persistent');
     assert.deepEqual(wish.recover?.(NO_NODE), { value: { kind: 'no-parent' } });
     assert.deepEqual(wish.recover?.(NODE_EXISTS), { value: { kind: 'exists' } });
+    const write = setData('/a', '', 1);
+    assert.deepEqual(write.recover?.(NO_NODE), { value: 'missing' });
+    assert.deepEqual(write.recover?.(BAD_VERSION), { value: 'other-version' });
+    assert.equal(write.recover?.(-102), undefined);
     for (const operation of [exists('/a'), getData('/a'), getChildren('/a'), remove('/a'), wish])
       assert.equal(operation.recover?.(-102), undefined);
   });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, test } from 'node:test';
@@ -11,6 +11,7 @@ const ENSEMBLE = 'zk1:2181,zk2:2181/chroot';
 const RESUME = {
   session: { id: -0x7eff_ffff_ffff_fff1n, password: Buffer.from('0123456789abcdef') },
   paths: ['/services/web', '/services/ä'],
+  persistent: [{ path: '/services/web', place: { name: 'i-1', host: '10.0.0.1', port: 80 } }],
 };
 const CONTENT = {
   version: 1,
@@ -41,6 +42,25 @@ describe('resume file', () => {
     await writeResume(temporary.file, ENSEMBLE, RESUME);
     assert.deepEqual(await readResume(temporary.file, ENSEMBLE, silentLog), RESUME);
     assert.equal((await stat(temporary.file)).mode & 0o777, 0o600);
+  });
+
+  test('a file of the first version is read: it knew nothing of persistent nodes', async () => {
+    await using temporary = await temporaryFile();
+    await writeFile(temporary.file, JSON.stringify({ ...CONTENT, paths: ['/services/web'] }));
+    const resume = await readResume(temporary.file, ENSEMBLE, silentLog);
+    assert.deepEqual([resume?.paths, resume?.persistent], [['/services/web'], []]);
+  });
+
+  test('a file is of the first version as long as that one says everything, so that an older Tandem resumes too', async () => {
+    await using temporary = await temporaryFile();
+    for (const [persistent, version] of [
+      [[], 1],
+      [RESUME.persistent, 2],
+    ] as const) {
+      await writeResume(temporary.file, ENSEMBLE, { ...RESUME, persistent });
+      const { version: written } = JSON.parse(await readFile(temporary.file, 'utf8')) as { version: number };
+      assert.equal(written, version);
+    }
   });
 
   test('a file that others could read is not for others any more once it is written again', async () => {
@@ -76,7 +96,7 @@ describe('resume file', () => {
     ['empty', ''],
     ['cut in the middle', JSON.stringify(CONTENT).slice(0, 70)],
     ['not an object', '[]'],
-    ['of a later version', JSON.stringify({ ...CONTENT, version: 2 })],
+    ['of a later version', JSON.stringify({ ...CONTENT, version: 3 })],
     ['without an id', JSON.stringify({ ...CONTENT, session_id: undefined })],
     ['with an id of nobody', JSON.stringify({ ...CONTENT, session_id: '0' })],
     ['with an id that is no number', JSON.stringify({ ...CONTENT, session_id: '0x1' })],
@@ -84,6 +104,7 @@ describe('resume file', () => {
     ['with an id of a thousand digits', JSON.stringify({ ...CONTENT, session_id: '9'.repeat(1000) })],
     ['with a password that is not base64', JSON.stringify({ ...CONTENT, password: '*' })],
     ['with a path that is no text', JSON.stringify({ ...CONTENT, paths: [1] })],
+    ['with a place that is none', JSON.stringify({ ...CONTENT, version: 2, persistent: [{ path: '/a' }] })],
   ] as const) {
     test(`a file ${what} is damaged: told, and a new session starts`, async () => {
       await using temporary = await temporaryFile();

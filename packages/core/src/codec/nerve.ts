@@ -1,5 +1,6 @@
 import type { Instance } from '../instance.ts';
 import type { Codec, Decoded } from './codec.ts';
+import { isObject, type JsonObject, parseEndpoint, parseObject } from './record.ts';
 
 /**
  * Nerve's znode format, both directions, byte for byte (smartstack reference, sections 1.8 and 2.5):
@@ -10,8 +11,6 @@ import type { Codec, Decoded } from './codec.ts';
 const ENCODED_PREFIX = 'base64_';
 /** Nerve falls back to a plain name beyond this length of the encoded record. */
 const MAX_ENCODED_LENGTH = 65_536;
-const MAX_RECORD_BYTES = 1_000_000;
-const MAX_HOST_LENGTH = 253;
 
 export function encodeNerveRecord(instance: Instance): string {
   return JSON.stringify({
@@ -56,33 +55,19 @@ function encodedRecord(child: string): Buffer | undefined {
 
 /** Never throws, whatever the bytes: what cannot be an instance says why. */
 export function decodeNerveRecord(bytes: Buffer): Decoded {
-  if (bytes.length === 0) return refuse('the data is empty');
-  if (bytes.length > MAX_RECORD_BYTES) return refuse(`the data is larger than ${MAX_RECORD_BYTES} bytes`);
-  let value: unknown;
-  try {
-    value = JSON.parse(bytes.toString('utf8'));
-  } catch {
-    return refuse('the data is not JSON');
-  }
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    return refuse('the data is not a JSON object');
-  return toInstance(value as Record<string, unknown>);
+  const parsed = parseObject(bytes);
+  return parsed.ok ? toInstance(parsed.object) : parsed;
 }
 
-function toInstance(record: Record<string, unknown>): Decoded {
-  const host = record['host'];
-  if (typeof host !== 'string' || host === '') return refuse('host is missing or not text');
-  if (host.length > MAX_HOST_LENGTH) return refuse(`host is longer than ${MAX_HOST_LENGTH} characters`);
-  const port = toPort(record['port']);
-  if (port === undefined) return refuse('port is missing or not a number from 1 to 65535');
-  const name = record['name'];
-  const weight = record['weight'];
+function toInstance(record: JsonObject): Decoded {
+  const endpoint = parseEndpoint(record);
+  if (!endpoint.ok) return endpoint;
+  const { name, weight, haproxy_server_options: options } = record;
   const labels = toLabels(record['labels']);
-  const options = record['haproxy_server_options'];
   const instance: Instance = {
     name: typeof name === 'string' ? name : '',
-    host,
-    port,
+    host: endpoint.host,
+    port: endpoint.port,
     ...(typeof weight === 'number' && Number.isInteger(weight) && weight >= 0 ? { weight } : {}),
     ...(typeof options === 'string' ? { haproxyServerOptions: options } : {}),
     ...(labels === undefined ? {} : { labels }),
@@ -90,14 +75,8 @@ function toInstance(record: Record<string, unknown>): Decoded {
   return { ok: true, instance };
 }
 
-/** Nerve keeps the type that its own config had: a number, or a string of digits. */
-function toPort(value: unknown): number | undefined {
-  const port = typeof value === 'string' && /^\d{1,5}$/.test(value) ? Number(value) : value;
-  return typeof port === 'number' && Number.isInteger(port) && port >= 1 && port <= 65_535 ? port : undefined;
-}
-
 function toLabels(value: unknown): Record<string, string> | undefined {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
+  if (!isObject(value)) return undefined;
   const labels: [string, string][] = [];
   for (const [key, label] of Object.entries(value)) {
     if (typeof label === 'string') labels.push([key, label]);
@@ -110,15 +89,12 @@ function toUrlSafe(base64: string): string {
   return base64.replaceAll('+', '-').replaceAll('/', '_');
 }
 
-function refuse(reason: string): Decoded {
-  return { ok: false, reason };
-}
-
 /** Nerve writes the same data again and again; a changed record is a new sequential node, or another encoded name. */
 export const nerveCodec: Codec = {
   encodeRecord: encodeNerveRecord,
   namePrefix: nerveNamePrefix,
   decodeName: decodeNerveName,
   decodeRecord: decodeNerveRecord,
+  nameInRecord: (name) => name,
   isImmutable: (child) => /_\d{10}$/.test(child) || decodeNerveName(child) !== undefined,
 };

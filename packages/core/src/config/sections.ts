@@ -3,6 +3,7 @@ import { hostname, networkInterfaces } from 'node:os';
 
 import * as z from 'zod';
 
+import type { RecordFormat } from '../codec/codec.ts';
 import type { LogLevel } from '../log.ts';
 
 /** Names that are safe as a znode, in haproxy.cfg and on HAProxy's command line. */
@@ -35,6 +36,37 @@ export const RegistryPath = z
 export const Port = z.number().int().min(1).max(65_535);
 
 export const Labels = z.record(z.string().min(1), z.string());
+
+/** The keys of a section that say how the nodes of a service are written. */
+export const formatKeys = {
+  format: z
+    .enum(['nerve', 'serverset'])
+    .default('nerve')
+    .describe("how instances are written: Nerve's JSON, or Finagle's serversets (without weight and labels)"),
+  endpoint: SafeName.optional().describe(
+    'the additional endpoint of a serverset; default: its service endpoint',
+  ),
+} as const;
+
+/** What is wrong with these keys together, if anything: an endpoint is a serverset's. */
+export function checkFormat(
+  { format, endpoint }: FormatKeys,
+  context: { addIssue(issue: { code: 'custom'; path: string[]; message: string }): void },
+): void {
+  if (endpoint === undefined || format === 'serverset') return;
+  const message = 'only serversets have endpoints. Remove it, or set format: serverset';
+  context.addIssue({ code: 'custom', path: ['endpoint'], message });
+}
+
+export function recordFormat({ format, endpoint }: FormatKeys): RecordFormat {
+  if (format === 'nerve') return { kind: format };
+  return { kind: format, ...(endpoint === undefined ? {} : { endpoint }) };
+}
+
+interface FormatKeys {
+  readonly format: RecordFormat['kind'];
+  readonly endpoint?: string | undefined;
+}
 
 /** `host` of the host file. */
 export const HostSection = z.strictObject({

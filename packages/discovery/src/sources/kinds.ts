@@ -6,5 +6,5 @@ import { registrySource } from './registry.ts';
 
 /** The source that a service's configuration names. */
 export function createSource(service: DiscoveredService, deps: { registry: Registry }): Source {
-  return registrySource(deps.registry, service.path);
+  return registrySource(deps.registry, service);
 }

@@ -8,6 +8,7 @@ export const OPCODE = {
   remove: 2,
   exists: 3,
   getData: 4,
+  setData: 5,
   sync: 9,
   getChildren2: 12,
   removeWatches: 18,
@@ -19,6 +20,7 @@ export const OPCODE = {
 export const UNIMPLEMENTED = -6;
 export const NO_NODE = -101;
 export const NO_AUTH = -102;
+export const BAD_VERSION = -103;
 export const NODE_EXISTS = -110;
 const NO_WATCHER = -121;
 
@@ -32,7 +34,7 @@ const ERROR_NAMES: Readonly<Record<number, string>> = {
   [-8]: 'BAD_ARGUMENTS',
   [NO_NODE]: 'NO_NODE',
   [NO_AUTH]: 'NO_AUTH',
-  [-103]: 'BAD_VERSION',
+  [BAD_VERSION]: 'BAD_VERSION',
   [-108]: 'NO_CHILDREN_FOR_EPHEMERALS',
   [NODE_EXISTS]: 'NODE_EXISTS',
   [-111]: 'NOT_EMPTY',
@@ -68,6 +70,8 @@ export interface Stat {
   /** The transaction that created it, and when (by the server's clock): together they tell one life from the next. */
   readonly czxid: bigint;
   readonly ctime: bigint;
+  /** How often its data were written since. */
+  readonly version: number;
   /** Counts every creation and deletion of a child; 32 bits, with overflow. */
   readonly cversion: number;
   readonly ephemeralOwner: bigint;
@@ -85,8 +89,8 @@ export function refusal(operation: Pick<Operation<unknown>, 'name' | 'path'>, co
   );
 }
 
-export type NodeMode = 'persistent' | 'ephemeral-sequential';
-const FLAGS = { persistent: 0, 'ephemeral-sequential': 3 } as const;
+export type NodeMode = 'persistent' | 'ephemeral' | 'persistent-sequential' | 'ephemeral-sequential';
+const FLAGS = { persistent: 0, ephemeral: 1, 'persistent-sequential': 2, 'ephemeral-sequential': 3 } as const;
 const ALL_PERMISSIONS = 31;
 
 /** What became of a create: the path as it was made, or the reason why there is none. */
@@ -118,15 +122,33 @@ export function create(path: string, data: string, mode: NodeMode): Operation<Cr
   };
 }
 
-/** Deletes a node of any version; one that is not there counts as deleted. */
-export function remove(path: string): Operation<void> {
+/** Deletes a node, of any version unless one is named; one that is not there counts as deleted. */
+export function remove(path: string, version = -1): Operation<void> {
   return {
     name: 'delete',
     opcode: OPCODE.remove,
     path,
-    body: new JuteWriter().text(path).int(-1).toBuffer(),
+    body: new JuteWriter().text(path).int(version).toBuffer(),
     parse() {},
     recover: (code) => (code === NO_NODE ? { value: undefined } : undefined),
+  };
+}
+
+/** What became of a write to a node of a certain version. */
+export type WriteOutcome = 'written' | 'missing' | 'other-version';
+
+/** Replaces the data of a node, if it still has the version that was seen. */
+export function setData(path: string, data: string, version: number): Operation<WriteOutcome> {
+  return {
+    name: 'write',
+    opcode: OPCODE.setData,
+    path,
+    body: new JuteWriter().text(path).bytes(Buffer.from(data)).int(version).toBuffer(),
+    parse: () => 'written',
+    recover(code) {
+      if (code === NO_NODE) return { value: 'missing' };
+      return code === BAD_VERSION ? { value: 'other-version' } : undefined;
+    },
   };
 }
 
@@ -265,11 +287,11 @@ function readStat(reader: JuteReader): Stat {
   reader.long();
   const ctime = reader.long();
   reader.long();
-  reader.int();
+  const version = reader.int();
   const cversion = reader.int();
   reader.int();
   const ephemeralOwner = reader.long();
   for (let index = 0; index < 2; index += 1) reader.int();
   reader.long();
-  return { czxid, ctime, cversion, ephemeralOwner };
+  return { czxid, ctime, version, cversion, ephemeralOwner };
 }

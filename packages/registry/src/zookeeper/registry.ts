@@ -1,17 +1,13 @@
 import { setMaxListeners } from 'node:events';
-import { rm } from 'node:fs/promises';
 
 import {
   codecFor,
   formatEndpoint,
   type InstanceId,
   instanceId,
+  isRecordOf,
   type Log,
-  messageOf,
   type Snapshot,
-  createBackoff,
-  isTandemError,
-  sleepOrAborted,
 } from '@tandem/core';
 
 import type {
@@ -22,15 +18,16 @@ import type {
   RegistryStatus,
   WatchOptions,
 } from '../registry.ts';
+import { createAnnouncer } from './announcer.ts';
 import type { ZooKeeperConfig } from './config.ts';
-import type { SessionCredentials } from './connection.ts';
 import { createDeltaSupport, type DeltaSupport } from './delta-support.ts';
-import { createEphemeral } from './ephemeral.ts';
 import { mirrorPath } from './mirror.ts';
-import { findOwnNodes } from './nodes.ts';
-import { remove } from './opcodes.ts';
-import { readResume, type Resume, writeResume } from './resume-file.ts';
+import { kindOf } from './nodes.ts';
+import { readResume, type Resume } from './resume-file.ts';
+import { ownPathOf } from './reconciler.ts';
+import { createResumeKeeper, type ResumeKeeper } from './resume-keeper.ts';
 import { hex, openSession, type Session } from './session.ts';
+import { sweepInherited } from './sweep.ts';
 
 export interface ZooKeeperRegistryOptions {
   readonly config: ZooKeeperConfig;
@@ -48,48 +45,47 @@ export async function openZooKeeperRegistry(options: ZooKeeperRegistryOptions): 
   return new ZooKeeperRegistry(options, ensemble, resume);
 }
 
-const SAVE_RETRY = { baseMs: 200, maxMs: 30_000 };
+/** One place that somebody has claimed in this life. */
+interface Claim {
+  readonly place: Place;
+  /** The node that only this claim can have, where the name does not depend on the record. */
+  readonly node: string | undefined;
+}
 
 class ZooKeeperRegistry implements Registry {
   readonly #options: ZooKeeperRegistryOptions;
-  readonly #ensemble: string;
   readonly #session: Session;
-  readonly #claims = new Map<string, Set<InstanceId>>();
+  /** By path, and then by what a record says of the place. */
+  readonly #claims = new Map<string, Map<InstanceId, Claim>>();
+  /** Places that were released with something in them: a successor has to look there. */
+  readonly #left = new Map<string, Set<InstanceId>>();
   readonly #announcers = new Set<Announcer>();
   readonly #abort = new AbortController();
   readonly #deltaSupport: DeltaSupport;
-  /** Every path below which this session has announced, in this life or an earlier one. */
-  readonly #paths: Set<string>;
-  readonly #resumed: SessionCredentials | undefined;
-  #credentials: SessionCredentials | undefined;
-  #saving: Promise<void> = Promise.resolve();
-  readonly #saveBackoff = createBackoff(SAVE_RETRY);
-  #saveRetry: NodeJS.Timeout | undefined;
-  /** The last save has failed, and somebody was told. */
-  #isUnsaved = false;
+  readonly #inherited: Resume | undefined;
+  /** Paths of an earlier life below which nobody has withdrawn yet what is not wanted. */
+  readonly #unswept: Set<string>;
+  readonly #resume: ResumeKeeper;
   #closing: Promise<void> | undefined;
 
   constructor(options: ZooKeeperRegistryOptions, ensemble: string, resume: Resume | undefined) {
     this.#options = options;
-    this.#ensemble = ensemble;
     this.#deltaSupport = createDeltaSupport({
       isWanted: options.config.mirror === 'auto',
       log: options.log,
     });
     // Every watch of the process listens to it.
     setMaxListeners(0, this.#abort.signal);
-    this.#paths = new Set(resume?.paths);
-    this.#resumed = resume?.session;
+    this.#inherited = resume;
+    this.#unswept = new Set(resume?.paths);
+    const { resumeFile: file, log } = options;
+    this.#resume = createResumeKeeper({ file, ensemble, inherited: resume, log });
     this.#session = openSession({
       servers: options.config.servers,
       sessionTimeoutMs: options.config.sessionTimeoutMs,
       resume: resume?.session,
-      log: options.log,
-      onCredentials: (session) => {
-        const isNew = session.id !== this.#credentials?.id;
-        this.#credentials = session;
-        if (isNew) this.#save();
-      },
+      log,
+      onCredentials: (session) => this.#resume.useSession(session),
     });
   }
 
@@ -98,27 +94,31 @@ class ZooKeeperRegistry implements Registry {
   }
 
   announce(path: string, place: Place, options: AnnounceOptions = {}): Announcer {
-    const id = instanceId(place);
-    const full = this.#full(path);
-    const claimed = this.#claims.get(full) ?? new Set();
-    if (claimed.has(id)) throw new TypeError(`${id} is announced below ${path} already`);
-    this.#claims.set(full, claimed.add(id));
-    if (!this.#paths.has(full)) {
-      this.#paths.add(full);
-      this.#save();
-    }
     const { log, config } = this.#options;
-    const announcer = createEphemeral({
+    const full = this.#full(path);
+    const kind = kindOf(options.nodeType);
+    const codec = codecFor(options.format);
+    const pathEncoding = options.pathEncoding ?? config.pathEncoding;
+    // Two names that a record does not tell apart would be one place.
+    const id = instanceId({ ...place, name: codec.nameInRecord(place.name) });
+    const node = ownPathOf({ path: full, place, kind, codec, pathEncoding });
+    this.#claim(full, id, { place, node });
+    this.#left.get(full)?.delete(id);
+    this.#resume.keepPath(full);
+    const announcer = createAnnouncer({
       session: this.#session,
       path: full,
       place,
-      codec: codecFor(options.format),
-      pathEncoding: config.pathEncoding,
+      kind,
+      codec,
+      pathEncoding,
+      ttlMs: kind.isEphemeral ? undefined : options.ttlMs,
       log,
-      saved: () => this.#saving,
-      onRelease: () => {
-        claimed.delete(id);
+      persistent: this.#resume.persistentNote(full, place),
+      saved: () => this.#resume.saved(),
+      onRelease: ({ isEmpty }) => {
         this.#announcers.delete(announcer);
+        this.#release(full, id, isEmpty);
       },
     });
     this.#announcers.add(announcer);
@@ -126,7 +126,22 @@ class ZooKeeperRegistry implements Registry {
   }
 
   withdrawUnclaimed(): void {
-    if (this.#resumed !== undefined) void this.#sweep(this.#resumed.id);
+    if (this.#inherited === undefined) return;
+    void sweepInherited({
+      session: this.#session,
+      inherited: this.#inherited,
+      isClaimed: (path, { path: node, data }) =>
+        this.#claimsOf(path).some((claim) => claim.node === node || isRecordOf(data, claim.place)),
+      isPlaceClaimed: (path, place) =>
+        this.#claimsOf(path).some((claim) => instanceId(claim.place) === instanceId(place)),
+      onSwept: (path) => {
+        this.#unswept.delete(path);
+        this.#prune(path);
+      },
+      onWithdrawn: ({ path, place }) => this.#resume.persistentNote(path, place).drop(),
+      signal: this.#abort.signal,
+      log: this.#options.log,
+    });
   }
 
   async *watch(path: string, signal: AbortSignal, options: WatchOptions = {}): AsyncGenerator<Snapshot> {
@@ -162,77 +177,38 @@ class ZooKeeperRegistry implements Registry {
 
   async #close(options: { keep?: boolean }): Promise<void> {
     this.#abort.abort(new Error('the registry is closed'));
-    clearTimeout(this.#saveRetry);
     for (const announcer of this.#announcers) announcer.release();
-    const isEnded = await this.#session.close({ keepSession: options.keep === true });
-    await this.#saving;
-    const { resumeFile } = this.#options;
-    // Out of reach, the session and its nodes outlive us for a while: a successor within that time must find them.
-    if (isEnded && resumeFile !== undefined) await rm(resumeFile, { force: true });
+    const isSessionEnded = await this.#session.close({ keepSession: options.keep === true });
+    await this.#resume.close({ isSessionEnded });
   }
 
   #full(path: string): string {
     return `${this.#options.config.chroot}${path}`;
   }
 
-  /** One write after the other, so that the newest session is what stands in the file at the end. */
-  #save(): void {
-    const { resumeFile } = this.#options;
-    if (resumeFile !== undefined) this.#saving = this.#saveAfter(this.#saving, resumeFile);
+  #claimsOf(path: string): Claim[] {
+    return [...(this.#claims.get(path)?.values() ?? [])];
   }
 
-  async #saveAfter(previous: Promise<void>, file: string): Promise<void> {
-    await previous;
-    const session = this.#credentials;
-    if (session === undefined) return;
-    const { log } = this.#options;
-    clearTimeout(this.#saveRetry);
-    try {
-      await writeResume(file, this.#ensemble, { session, paths: [...this.#paths] });
-    } catch (error) {
-      // Nothing waits for the next attempt: instances that are announced late are worse than a restart that shows.
-      const facts = { file, err: messageOf(error) };
-      log[this.#isUnsaved ? 'debug' : 'error'](facts, 'cannot save the session, a restart will flap');
-      this.#isUnsaved = true;
-      if (this.#abort.signal.aborted) return;
-      this.#saveRetry = setTimeout(() => this.#save(), this.#saveBackoff.next());
-      return;
-    }
-    if (this.#isUnsaved) log.info({ file }, 'the session is saved again');
-    this.#isUnsaved = false;
-    this.#saveBackoff.reset();
+  #claim(path: string, id: InstanceId, claim: Claim): void {
+    const claims = this.#claims.get(path) ?? new Map<InstanceId, Claim>();
+    if (claims.has(id)) throw new TypeError(`${id} is announced below ${path} already`);
+    if (claim.node !== undefined && this.#claimsOf(path).some(({ node }) => node === claim.node))
+      throw new TypeError(`${claim.node} is the node of another instance already`);
+    this.#claims.set(path, claims.set(id, claim));
   }
 
-  /** Level-triggered like everything here: tried until done, or until the session that owned the nodes is gone. */
-  async #sweep(owner: bigint): Promise<void> {
-    const { signal } = this.#abort;
-    const backoff = createBackoff({ baseMs: 200, maxMs: 5_000 });
-    const pending = new Set(this.#paths);
-    for (;;) {
-      for (const path of pending) {
-        try {
-          if ((await this.#session.connected(signal)) !== owner) return;
-          await this.#sweepPath(path, signal);
-          pending.delete(path);
-        } catch (error) {
-          if (signal.aborted || isTandemError(error, 'REGISTRY_CLOSED')) return;
-          this.#options.log.warn(
-            { path, err: messageOf(error) },
-            'cannot withdraw what nobody claims, trying again',
-          );
-        }
-      }
-      if (pending.size === 0 || (await sleepOrAborted(backoff.next(), signal))) return;
-    }
+  #release(path: string, id: InstanceId, isEmpty: boolean): void {
+    const claims = this.#claims.get(path);
+    claims?.delete(id);
+    if (claims?.size === 0) this.#claims.delete(path);
+    if (!isEmpty) this.#left.set(path, (this.#left.get(path) ?? new Set()).add(id));
+    this.#prune(path);
   }
 
-  async #sweepPath(path: string, signal: AbortSignal): Promise<void> {
-    for (const node of await findOwnNodes(this.#session, { path, codec: codecFor() }, { signal })) {
-      const claimed =
-        node.instance !== undefined && this.#claims.get(path)?.has(instanceId(node.instance)) === true;
-      if (claimed) continue;
-      await this.#session.run(remove(node.path), { signal });
-      this.#options.log.info({ node: node.path }, 'withdrew what an earlier life had announced');
-    }
+  /** A file that names every path there ever was would grow for ever. */
+  #prune(path: string): void {
+    const isNeeded = this.#claims.has(path) || this.#unswept.has(path);
+    if (!isNeeded && (this.#left.get(path)?.size ?? 0) === 0) this.#resume.dropPath(path);
   }
 }

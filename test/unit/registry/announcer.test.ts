@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { codecFor, silentLog } from '@tandem/core';
-import { createEphemeral, type Session } from '@tandem/registry/testing';
+import { createAnnouncer, type Session } from '@tandem/registry/testing';
 
 test('a path that vanishes whenever it was made is tried again with pauses, not in a loop', async () => {
   const creates: string[] = [];
@@ -22,12 +22,15 @@ test('a path that vanishes whenever it was made is tried again with pauses, not 
   } as unknown as Session;
   const place = { name: 'i-1', host: '10.0.0.1', port: 80 };
   const warnings: unknown[] = [];
-  const announcer = createEphemeral({
+  const announcer = createAnnouncer({
     session,
     path: '/web',
     place,
+    kind: { mode: 'ephemeral-sequential', isEphemeral: true, isSequential: true },
     codec: codecFor(),
     pathEncoding: false,
+    ttlMs: undefined,
+    persistent: { isMade: false, make() {}, drop() {} },
     log: { ...silentLog, child: () => ({ ...silentLog, warn: ({ err }) => void warnings.push(err) }) },
     saved: () => Promise.resolve(),
     onRelease() {},

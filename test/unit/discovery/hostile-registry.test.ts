@@ -1,0 +1,276 @@
+// From the bytes of a znode to the file and the commands of HAProxy: whatever somebody writes into the registry.
+import assert from 'node:assert/strict';
+import { isIP } from 'node:net';
+import { describe, test } from 'node:test';
+
+import { codecFor, type Decoded, type Instance, type RecordFormat, uniqueInstances } from '@tandem/core';
+import { buildMembership, renderConfig } from '@tandem/discovery';
+import { executeSteps, planChanges } from '@tandem/discovery/testing';
+import * as fc from 'fast-check';
+
+import { info, membersOf, prompted, structureOf, withFakeSocket } from './support.ts';
+
+const FORMATS: readonly RecordFormat[] = [
+  { kind: 'nerve' },
+  { kind: 'serverset' },
+  { kind: 'serverset', endpoint: 'http' },
+  { kind: 'serverset', endpoint: '__proto__' },
+];
+/** Stands in every hostile text, and in nothing that Tandem writes by itself. */
+const MARK = 'EVIL';
+const CURIOUS = [
+  `x\n  server ${MARK} 10.9.9.9:1`,
+  `${MARK}\r\nshow env`,
+  `${MARK};disable server web/good`,
+  `${MARK} backup`,
+  `${MARK}#`,
+  `"${MARK}"`,
+  `'${MARK}`,
+  `\\${MARK}\\n`,
+  `$${MARK}`,
+  `\${${MARK}}`,
+  `{{${MARK}}}`,
+  `<<${MARK}`,
+  `${MARK}/../x`,
+  `${MARK}@x`,
+  `${MARK}\0`,
+  `${MARK}\u{7f}`,
+  `${MARK}\u{85}`,
+  `${MARK}\u{2028}`,
+  `${MARK}\u{202e}`,
+  `${MARK}\u{ff0f}`,
+  `${MARK}\ud800`,
+  `\ufeff${MARK}`,
+  `1\u{37e}${MARK}`,
+  `unix@/${MARK}`,
+  `${MARK}.example`,
+  `127.0.0.1 ${MARK}`,
+  `127.0.0.1\n${MARK}`,
+  `::1%${MARK}`,
+  `[::1]:80 ${MARK}`,
+  MARK.repeat(500),
+];
+
+const hostile = fc.oneof(
+  fc.constantFrom(...CURIOUS),
+  fc.string({ unit: 'binary' }).map((text) => `${MARK}${text}`),
+  // Lone surrogates and other halves.
+  fc.uint16Array({ maxLength: 10 }).map((units) => `${MARK}${String.fromCharCode(...units)}`),
+);
+const key = fc.oneof(hostile, fc.constantFrom('__proto__', 'constructor', 'toString', 'host', 'http', ''));
+const number = fc.oneof(
+  fc.integer(),
+  fc.double(),
+  fc.constantFrom('1e400', '-0', '9'.repeat(400), '0x50', '00080', '0.5e1').map((text) => Symbol(text)),
+);
+const deep = fc.nat({ max: 3000 }).map((depth) => Symbol('['.repeat(depth) + ']'.repeat(depth)));
+const value = fc.oneof(
+  hostile,
+  number,
+  deep,
+  fc.constantFrom(null, true, false, [], {}),
+  fc.array(hostile, { maxLength: 3 }),
+  fc.dictionary(key, hostile, { maxKeys: 4, noNullPrototype: true }),
+);
+
+type Pairs = readonly (readonly [string, unknown])[];
+
+/** JSON as nobody's serialiser would write it: keys twice, numbers of any length, any depth. */
+function written(value: unknown): string {
+  if (typeof value === 'symbol') return value.description ?? '';
+  if (Array.isArray(value)) return `[${value.map(written).join()}]`;
+  if (typeof value === 'object' && value !== null) return object(Object.entries(value));
+  return JSON.stringify(value) ?? 'null';
+}
+function object(pairs: Pairs): string {
+  return `{${pairs.map(([key, value]) => `${JSON.stringify(key)}:${written(value)}`).join()}}`;
+}
+
+// Mostly right, so that what stands beside them has its chance to get through.
+const host = fc.oneof(
+  { weight: 6, arbitrary: fc.oneof(fc.ipV4(), fc.ipV6()) },
+  { weight: 1, arbitrary: hostile },
+  { weight: 1, arbitrary: value },
+);
+const port = fc.oneof(
+  { weight: 6, arbitrary: fc.oneof(fc.integer({ min: 1, max: 65_535 }), fc.constant('80')) },
+  { weight: 1, arbitrary: fc.constant(`80 ${MARK}`) },
+  { weight: 1, arbitrary: value },
+);
+const pair = fc.oneof(
+  fc.tuple(fc.constant('host'), host),
+  fc.tuple(fc.constant('port'), port),
+  fc.tuple(fc.constantFrom('name', 'shard'), fc.oneof(fc.constantFrom('i-1', 'i-2', 7), value)),
+  fc.tuple(fc.constantFrom('weight', 'labels', 'haproxy_server_options', 'status'), value),
+  fc.tuple(key, value),
+);
+const endpoint = fc
+  .tuple(host, port, fc.array(pair, { maxLength: 3 }))
+  .map(([host, port, more]) => Symbol(object([['host', host], ['port', port], ...more])));
+const nerveRecord = fc
+  .tuple(host, port, fc.array(pair, { maxLength: 8 }))
+  .map(([host, port, more]) => object([['host', host], ['port', port], ...more]));
+const serversetRecord = fc
+  .tuple(fc.oneof(endpoint, value), fc.array(fc.tuple(key, endpoint)), fc.array(pair, { maxLength: 4 }))
+  .map(([service, additional, more]) =>
+    object([['serviceEndpoint', service], ['additionalEndpoints', Symbol(object([...additional]))], ...more]),
+  );
+const record = fc
+  .oneof(
+    nerveRecord.map((text) => Buffer.from(text)),
+    serversetRecord.map((text) => Buffer.from(text)),
+    fc.json().map((text) => Buffer.from(text)),
+    fc.uint8Array().map((bytes) => Buffer.from(bytes)),
+  )
+  .chain((bytes) =>
+    fc.oneof(
+      { weight: 4, arbitrary: fc.constant(bytes) },
+      // Torn in the middle, also of a character, or with bytes that are no character.
+      { weight: 1, arbitrary: fc.nat({ max: bytes.length }).map((end) => bytes.subarray(0, end)) },
+      {
+        weight: 1,
+        arbitrary: fc.nat({ max: bytes.length }).map((at) => Buffer.concat([bytes.subarray(0, at), BROKEN])),
+      },
+    ),
+  );
+const BROKEN = Buffer.from([0xff, 0xc0, 0x80, 0xed, 0xa0, 0x80, 0x22, 0x7d]);
+
+/** A child as a reader meets it: what its name says counts, and if that is nothing, what its data say. */
+function read(name: string, data: Buffer, format: RecordFormat): Decoded {
+  const codec = codecFor(format);
+  return codec.decodeName(name) ?? codec.decodeRecord(data);
+}
+
+/** A name in path encoding, right or wrong in every part. */
+const name = fc.oneof(
+  fc.constantFrom('i-1_0000000001', 'member_0000000001', 'base64_', 'base64__', 'base64_9_'),
+  hostile,
+  fc
+    .record({
+      record: nerveRecord,
+      lengthOff: fc.constantFrom(0, 0, 0, -4, -1, 1, 4, 1e6, Number.NaN),
+      end: fc.constantFrom('_0000000001', '_', '', 'x', `_${MARK}`),
+      alphabet: fc.constantFrom('base64url', 'base64', 'hex'),
+      cut: fc.constantFrom(0, 0, 0, 1, 2, 3, 7),
+      padded: fc.boolean(),
+    })
+    .map(({ record, lengthOff, end, alphabet, cut, padded }) => {
+      const encoded = Buffer.from(record).toString(alphabet);
+      const whole = padded ? encoded.padEnd(Math.ceil(encoded.length / 4) * 4, '=') : encoded;
+      return `base64_${whole.length + lengthOff}_${whole.slice(0, whole.length - cut)}${end}`;
+    }),
+);
+
+const children = fc.array(fc.tuple(name, record, fc.constantFrom(...FORMATS)), { maxLength: 12 });
+const HARMLESS =
+  /^ {2}server [A-Za-z0-9_.:-]{1,128} ([0-9a-f.:[\]]+):\d{1,5} id \d+ weight \d{1,3} [a-z0-9 -]+$/;
+
+function instancesOf(found: readonly (readonly [string, Buffer, RecordFormat])[]): Instance[] {
+  return uniqueInstances(
+    found.flatMap(([name, data, format]) => {
+      const decoded = read(name, data, format);
+      return decoded.ok ? [decoded.instance] : [];
+    }),
+  );
+}
+
+describe('a hostile registry', () => {
+  test('whatever the bytes, a reader gets an instance of a shape that is known, or a reason', () => {
+    fc.assert(
+      fc.property(name, record, fc.constantFrom(...FORMATS), (name, data, format) => {
+        const decoded = read(name, data, format);
+        if (!decoded.ok) {
+          assert.match(decoded.reason, /^[\w ,.-]+$/);
+          return;
+        }
+        const {
+          name: called,
+          host,
+          port,
+          weight,
+          labels,
+          haproxyServerOptions,
+          ...others
+        } = decoded.instance;
+        assert.deepEqual(others, {});
+        assert.equal(Object.getPrototypeOf(decoded.instance), Object.prototype);
+        assert.ok(typeof called === 'string' && typeof host === 'string' && host.length <= 253);
+        assert.ok(Number.isInteger(port) && port >= 1 && port <= 65_535);
+        assert.ok(weight === undefined || (Number.isInteger(weight) && weight >= 0));
+        assert.ok(Object.values(labels ?? {}).every((label) => typeof label === 'string'));
+        assert.ok(['string', 'undefined'].includes(typeof haproxyServerOptions));
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  test('a megabyte costs no more than a refusal, however it is nested', () => {
+    for (const text of [
+      '['.repeat(1_000_000),
+      `{"host":${'{"a":'.repeat(150_000)}`,
+      `{"host":"${'x'.repeat(999_000)}","port":1}`,
+      `{"serviceEndpoint":{"host":"${'x'.repeat(999_000)}","port":1}}`,
+      ' '.repeat(1_000_001),
+    ])
+      for (const format of FORMATS) assert.equal(codecFor(format).decodeRecord(Buffer.from(text)).ok, false);
+    const huge = `{"host":"10.0.0.1","port":1,"name":"${'x'.repeat(900_000)}","labels":{"${'y'.repeat(50_000)}":""}}`;
+    const decoded = codecFor().decodeRecord(Buffer.from(huge));
+    assert.ok(decoded.ok);
+    assert.deepEqual(membersOf([decoded.instance]).get('web'), []);
+  });
+
+  test('nothing of it becomes a line of haproxy.cfg that is not one harmless server', () => {
+    const structure = structureOf();
+    const empty = renderConfig(structure, new Map()).text.split('\n');
+    let count = 0;
+    fc.assert(
+      fc.property(children, (children) => {
+        const instances = instancesOf(children);
+        const { membership, rejected } = buildMembership(new Map([['web', { instances, kept: false }]]));
+        const lines = renderConfig(structure, membership).text.split('\n');
+        const servers = lines.filter((line) => line.startsWith('  server '));
+        assert.deepEqual(
+          lines.filter((line) => !line.startsWith('  server ')),
+          empty,
+          'everything else is as without any instance',
+        );
+        for (const line of servers) {
+          const address = HARMLESS.exec(line)?.[1]?.replace(/^\[|\]$/g, '');
+          assert.ok(address !== undefined && isIP(address) !== 0, line);
+        }
+        const setAside = rejected.get('web')?.length ?? 0;
+        assert.ok(servers.length + setAside <= instances.length);
+        assert.equal(servers.length, membership.get('web')?.length);
+        count += servers.length;
+      }),
+      { numRuns: 500 },
+    );
+    assert.ok(count > 50, `only ${count} servers: the search tries nothing`);
+  });
+
+  test('nothing of it becomes a command that is not one of ours', async () => {
+    const structure = structureOf();
+    const { mark } = renderConfig(structure, new Map());
+    const running = { incarnation: '42:1700000000', version: '2.6.12', mark };
+    await withFakeSocket(
+      () => prompted([info({ description: mark })]),
+      async (socket, heard) => {
+        await fc.assert(
+          fc.asyncProperty(children, async (children) => {
+            const membership = membersOf(instancesOf(children));
+            const plan = planChanges({ ...running, backends: new Map() }, { mark, structure, membership });
+            assert.ok(plan.kind === 'update');
+            // The socket answers too little, so that this rejects; what counts is what it has heard.
+            await executeSteps(socket, plan.steps, running).catch(() => {});
+            for (const line of heard.splice(0).join('').split('\n'))
+              assert.match(
+                line,
+                /^(|prompt|quit|show info|add server web\/[\w.:-]+ [0-9a-f.:[\]]+ id \d+ weight \d+ [a-z0-9 -]+|set server web\/[\w.:-]+ state ready)$/,
+              );
+          }),
+          { numRuns: 100 },
+        );
+      },
+    );
+  });
+});
