@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after } from 'node:test';
 
 import { type Instance, type Log, silentLog, type Snapshot } from '@tandem/core';
-import { openRegistry, type Registry } from '@tandem/registry';
+import { openRegistry, type Registry, type RegistryConfig } from '@tandem/registry';
 
 import { eventually } from './eventually.ts';
 import { connectWire, type WireClient, zk } from './zookeeper-wire.ts';
@@ -14,7 +14,12 @@ export interface OpenOptions {
   readonly sessionTimeoutMs?: number;
   readonly chroot?: string;
   readonly log?: Log;
+  readonly tls?: ZooKeeperConfig['tls'];
+  readonly auth?: ZooKeeperConfig['auth'];
+  readonly acl?: ZooKeeperConfig['acl'];
 }
+
+type ZooKeeperConfig = RegistryConfig['zookeeper'];
 
 /** A registry on ZooKeeper servers that listen on loopback, by the way that the daemons go. */
 export async function openTestRegistry(
@@ -22,10 +27,11 @@ export async function openTestRegistry(
   options: OpenOptions = {},
 ): Promise<Registry> {
   const { pathEncoding = false, sessionTimeoutMs = 4000, chroot = '', log = silentLog } = options;
+  const { tls, auth, acl = 'open' } = options;
   const servers = [ports].flat().map((port) => ({ host: '127.0.0.1', port }));
   const registry = await openRegistry(
     {
-      zookeeper: { servers, chroot, sessionTimeoutMs, pathEncoding },
+      zookeeper: { servers, chroot, sessionTimeoutMs, pathEncoding, tls, auth, acl },
       pathTemplate: '/services/{service}',
     },
     { log, ...(options.resumeFile === undefined ? {} : { resumeFile: options.resumeFile }) },

@@ -1,2 +1,9 @@
-export { openRegistry, type RegistryConfig, RegistrySection, servicePath } from './kinds.ts';
+export {
+  findRegistryProblems,
+  openRegistry,
+  type RegistryConfig,
+  RegistrySection,
+  resolveRegistryFiles,
+  servicePath,
+} from './kinds.ts';
 export type { Announcer, Place, Registry, RegistryStatus } from './registry.ts';

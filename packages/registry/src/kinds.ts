@@ -2,7 +2,7 @@ import { type Log, RegistryPath } from '@tandem/core';
 import * as z from 'zod';
 
 import type { Registry } from './registry.ts';
-import { ZooKeeperSection } from './zookeeper/config.ts';
+import { resolveFiles, ZooKeeperSection } from './zookeeper/config.ts';
 
 /** `registry` of the host file: one key per kind, exactly one of them given. */
 export const RegistrySection = z
@@ -22,7 +22,26 @@ export const RegistrySection = z
 
 export type RegistryConfig = z.output<typeof RegistrySection>;
 
-/** Opens the registry that the configuration names. Returns at once; connecting goes on by itself. */
+/** The same with every file that it names absolute. */
+export function resolveRegistryFiles(
+  config: RegistryConfig,
+  absolute: (file: string) => string,
+): RegistryConfig {
+  return { ...config, zookeeper: resolveFiles(config.zookeeper, absolute) };
+}
+
+/** What is wrong with the files that the configuration names, such as certificates; connects to nobody. */
+export async function findRegistryProblems(
+  config: RegistryConfig,
+): Promise<{ key: string; reason: string; remedy: string }[]> {
+  const { findFileProblems } = await import('./zookeeper/access.ts');
+  return findFileProblems(config.zookeeper);
+}
+
+/**
+ * Opens the registry that the configuration names. Returns at once; connecting goes on by itself. Rejects with
+ * `CONFIG_INVALID` when a file that the configuration names is missing or does not hold what it should.
+ */
 export async function openRegistry(
   config: RegistryConfig,
   options: { log: Log; resumeFile?: string },

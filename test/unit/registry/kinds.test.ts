@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
+import path from 'node:path';
 import { describe, test } from 'node:test';
 
-import { RegistrySection, servicePath } from '@tandem/registry';
+import { RegistrySection, resolveRegistryFiles, servicePath } from '@tandem/registry';
 
 const ZOOKEEPER = { servers: ['zk1', '[::1]:2182'] };
 
@@ -23,6 +24,9 @@ describe('registry section', () => {
         chroot: '',
         sessionTimeoutMs: 16_000,
         pathEncoding: false,
+        tls: undefined,
+        auth: undefined,
+        acl: 'open',
       },
       pathTemplate: '/services/{service}',
     });
@@ -38,6 +42,31 @@ describe('registry section', () => {
       ['/smartstack', 4000, true],
     );
     assert.equal(servicePath(section, 'web'), '/nerve/web/instances');
+  });
+
+  test('TLS and auth can be said, and their files are taken from the place of the host file', () => {
+    const section = RegistrySection.parse({
+      zookeeper: {
+        ...ZOOKEEPER,
+        tls: { ca_file: 'ca.pem', cert_file: '/etc/cert.pem', key_file: 'keys/key.pem', server_name: 'zk' },
+        auth: { scheme: 'digest', credentials_file: 'zk.auth' },
+        acl: 'creator-all',
+      },
+    });
+    const { tls, auth, acl } = resolveRegistryFiles(section, (file) => path.resolve('/host', file)).zookeeper;
+    assert.deepEqual(tls, {
+      caFile: '/host/ca.pem',
+      certFile: '/etc/cert.pem',
+      keyFile: '/host/keys/key.pem',
+      serverName: 'zk',
+    });
+    assert.deepEqual(auth, { scheme: 'digest', credentialsFile: '/host/zk.auth' });
+    assert.equal(acl, 'creator-all');
+  });
+
+  test('TLS without any file trusts whom the system trusts', () => {
+    const { tls } = RegistrySection.parse({ zookeeper: { ...ZOOKEEPER, tls: {} } }).zookeeper;
+    assert.deepEqual(Object.values(tls ?? { missing: true }), [undefined, undefined, undefined, undefined]);
   });
 
   test('a service with the marks of a replacement pattern in its name is taken as it is', () => {
@@ -56,6 +85,26 @@ describe('registry section', () => {
     ['a port that is none', { servers: ['zk1', 'zk2:99999'] }, 'zookeeper.servers.1'],
     ['a chroot with a trailing slash', { ...ZOOKEEPER, chroot: '/a/' }, 'zookeeper.chroot'],
     ['a chroot that is the root', { ...ZOOKEEPER, chroot: '/' }, 'zookeeper.chroot'],
+    ['a server that is named twice', { servers: ['zk1', 'zk2', 'ZK1:2181'] }, 'zookeeper.servers.2'],
+    ['a key without its certificate', { ...ZOOKEEPER, tls: { key_file: 'k' } }, 'zookeeper.tls.key_file'],
+    ['a certificate without its key', { ...ZOOKEEPER, tls: { cert_file: 'c' } }, 'zookeeper.tls.cert_file'],
+    [
+      'a server name that is none',
+      { ...ZOOKEEPER, tls: { server_name: 'a b' } },
+      'zookeeper.tls.server_name',
+    ],
+    [
+      'a server name with a port',
+      { ...ZOOKEEPER, tls: { server_name: 'zk:2281' } },
+      'zookeeper.tls.server_name',
+    ],
+    ['auth without a file', { ...ZOOKEEPER, auth: {} }, 'zookeeper.auth.credentials_file'],
+    [
+      'a scheme that nobody speaks',
+      { ...ZOOKEEPER, auth: { scheme: 'sasl', credentials_file: 'c' } },
+      'zookeeper.auth.scheme',
+    ],
+    ['creator-all without credentials', { ...ZOOKEEPER, acl: 'creator-all' }, 'zookeeper.acl'],
     [
       'a session timeout that is too short',
       { ...ZOOKEEPER, session_timeout: '10ms' },

@@ -185,7 +185,7 @@ class Ephemeral implements Announcer {
     const { session, path, saved } = this.#options;
     const { signal } = this.#abort;
     await saved();
-    const wish = create(prefix, record, 'ephemeral-sequential');
+    const wish = create(prefix, record, 'ephemeral-sequential', session.acl);
     let outcome = await session.run(wish, { signal });
     if (outcome.kind === 'no-parent') {
       await ensurePath(session, path, { signal });

@@ -22,10 +22,12 @@ import type {
   RegistryStatus,
   WatchOptions,
 } from '../registry.ts';
+import { type Access, openAccess } from './access.ts';
 import type { ZooKeeperConfig } from './config.ts';
 import type { SessionCredentials } from './connection.ts';
 import { createEphemeral } from './ephemeral.ts';
 import { mirrorPath } from './mirror.ts';
+import type { Resolve } from './names.ts';
 import { findOwnNodes } from './nodes.ts';
 import { remove } from './opcodes.ts';
 import { readResume, type Resume, writeResume } from './resume-file.ts';
@@ -36,15 +38,23 @@ export interface ZooKeeperRegistryOptions {
   readonly log: Log;
   /** Where the session is kept for a successor; without it nothing is resumed. */
   readonly resumeFile?: string;
+  /** How names become addresses; default: as the system does it. */
+  readonly resolve?: Resolve;
+  /** The longest wait before servers that have refused our credentials are asked again; default 30 s. */
+  readonly refusedMs?: number;
 }
 
-/** A registry in ZooKeeper, in Nerve's layout. One session per process and ensemble, shared by all services. */
+/**
+ * A registry in ZooKeeper, in Nerve's layout. One session per process and ensemble, shared by all services.
+ * Rejects with `CONFIG_INVALID` when a file for TLS or auth is missing or does not hold what it should.
+ */
 export async function openZooKeeperRegistry(options: ZooKeeperRegistryOptions): Promise<Registry> {
   const { config, log, resumeFile } = options;
+  const access = await openAccess(config, log);
   const ensemble = `${config.servers.map(formatEndpoint).toSorted().join(',')}${config.chroot}`;
   const resume = resumeFile === undefined ? undefined : await readResume(resumeFile, ensemble, log);
   if (resume !== undefined) log.info({ session: hex(resume.session.id) }, 'resuming the saved session');
-  return new ZooKeeperRegistry(options, ensemble, resume);
+  return new ZooKeeperRegistry(options, access, ensemble, resume);
 }
 
 const SAVE_RETRY = { baseMs: 200, maxMs: 30_000 };
@@ -67,7 +77,12 @@ class ZooKeeperRegistry implements Registry {
   #isUnsaved = false;
   #closing: Promise<void> | undefined;
 
-  constructor(options: ZooKeeperRegistryOptions, ensemble: string, resume: Resume | undefined) {
+  constructor(
+    options: ZooKeeperRegistryOptions,
+    access: Access,
+    ensemble: string,
+    resume: Resume | undefined,
+  ) {
     this.#options = options;
     this.#ensemble = ensemble;
     // Every watch of the process listens to it.
@@ -75,8 +90,12 @@ class ZooKeeperRegistry implements Registry {
     this.#paths = new Set(resume?.paths);
     this.#resumed = resume?.session;
     this.#session = openSession({
+      ...access,
       servers: options.config.servers,
       sessionTimeoutMs: options.config.sessionTimeoutMs,
+      acl: options.config.acl,
+      resolve: options.resolve,
+      refusedMs: options.refusedMs,
       resume: resume?.session,
       log: options.log,
       onCredentials: (session) => {
