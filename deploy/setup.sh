@@ -37,6 +37,7 @@ missing_packages() {
   PATH="$PATH:${TANDEM_SYSTEM_PATH:-/usr/sbin:/sbin}"
   command -v haproxy >/dev/null || missing="$missing haproxy"
   command -v java >/dev/null || missing="$missing default-jre-headless"
+  command -v openssl >/dev/null || missing="$missing openssl"
   [ -e /usr/share/java/zookeeper.jar ] || missing="$missing zookeeper"
   command -v systemd-analyze >/dev/null || missing="$missing systemd"
   echo "$missing"

@@ -12,6 +12,8 @@ import { askWord } from './zookeeper-wire.ts';
 const JAR = '/usr/share/java/zookeeper.jar';
 const LOGGER_JAR = '/usr/share/java/slf4j-simple.jar';
 /** Starts a program that the kernel kills when its parent dies in whatever way. Part of every Linux. */
+/** What the JAR does not name itself among those that Netty, and so TLS, needs. */
+const NETTY_JARS = ['codec', 'resolver'].map((part) => `/usr/share/java/netty-${part}.jar`);
 const SETPRIV = '/usr/bin/setpriv';
 const READY_DEADLINE_MS = 30_000;
 const START_ATTEMPTS = 3;
@@ -23,10 +25,26 @@ export interface RealZooKeeperOptions {
   readonly dir?: string;
   /** Default: a free one. */
   readonly port?: number;
+  /** Where it listens on loopback; default: 127.0.0.1. */
+  readonly host?: string;
+  /** A second port, where it speaks TLS. */
+  readonly tls?: RealZooKeeperTls;
+  /** System properties of ZooKeeper, such as `zookeeper.skipACL`; may change before each start. */
+  readonly properties?: Record<string, string>;
+}
+
+/** PEM files, read at the start: its certificate with the private key, and whom it trusts. */
+export interface RealZooKeeperTls {
+  readonly keyStore: string;
+  readonly trustStore: string;
+  /** Turns away whoever has no certificate. */
+  readonly needsClientCertificate?: boolean;
 }
 
 export interface RealZooKeeper {
   readonly port: number;
+  /** Where it speaks TLS, if it does. */
+  readonly securePort: number;
   readonly connectString: string;
   readonly dir: string;
   /** Of the Java process that runs now or ran last. */
@@ -48,7 +66,15 @@ export async function startRealZooKeeper(options: RealZooKeeperOptions = {}): Pr
     throw new Error(`${JAR} is missing: run deploy/setup.sh (it installs "zookeeper" and Java)`);
   const dir = options.dir ?? (await mkdtemp(path.join(tmpdir(), 'tandem-zookeeper-')));
   for (let attempt = 1; ; attempt++) {
-    const server = createRealZooKeeper(dir, options.port ?? (await freePort()), options.tickTimeMs ?? 500);
+    const server = createRealZooKeeper({
+      tickTimeMs: 500,
+      host: '127.0.0.1',
+      properties: {},
+      ...options,
+      dir,
+      port: options.port ?? (await freePort()),
+      securePort: options.tls === undefined ? 0 : await freePort(),
+    });
     try {
       await server.start();
       return server;
@@ -71,7 +97,18 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-function createRealZooKeeper(dir: string, port: number, tickTimeMs: number): RealZooKeeper {
+interface Settings {
+  readonly dir: string;
+  readonly host: string;
+  readonly port: number;
+  readonly securePort: number;
+  readonly tickTimeMs: number;
+  readonly tls?: RealZooKeeperTls;
+  readonly properties: Readonly<Record<string, string>>;
+}
+
+function createRealZooKeeper(settings: Settings): RealZooKeeper {
+  const { dir, host, port, securePort } = settings;
   let child: ChildProcess | undefined;
 
   async function kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
@@ -88,7 +125,8 @@ function createRealZooKeeper(dir: string, port: number, tickTimeMs: number): Rea
 
   return {
     port,
-    connectString: `127.0.0.1:${port}`,
+    securePort,
+    connectString: `${host.includes(':') ? `[${host}]` : host}:${port}`,
     dir,
     get pid() {
       return child?.pid ?? -1;
@@ -99,8 +137,8 @@ function createRealZooKeeper(dir: string, port: number, tickTimeMs: number): Rea
     },
     async start() {
       if (child !== undefined && isRunning(child)) throw new Error('this ZooKeeper is running already');
-      child = await spawnServer(dir, port, tickTimeMs);
-      await untilReady(child, dir, port);
+      child = await spawnServer(settings);
+      await untilReady(child, settings);
     },
     stop,
     [Symbol.asyncDispose]: stop,
@@ -111,7 +149,8 @@ function isRunning(child: ChildProcess): boolean {
   return child.pid !== undefined && child.exitCode === null && child.signalCode === null;
 }
 
-async function spawnServer(dir: string, port: number, tickTimeMs: number): Promise<ChildProcess> {
+async function spawnServer(server: Settings): Promise<ChildProcess> {
+  const { dir, host, port, securePort, tickTimeMs, tls } = server;
   await mkdir(dir, { recursive: true });
   const config = path.join(dir, 'zoo.cfg');
   const settings = {
@@ -120,7 +159,8 @@ async function spawnServer(dir: string, port: number, tickTimeMs: number): Promi
     syncLimit: 10,
     dataDir: dir,
     clientPort: port,
-    clientPortAddress: '127.0.0.1',
+    clientPortAddress: host,
+    ...(tls === undefined ? {} : { secureClientPort: securePort, secureClientPortAddress: host }),
     maxClientCnxns: 0,
     '4lw.commands.whitelist': '*',
     'admin.enableServer': false,
@@ -140,8 +180,11 @@ async function spawnServer(dir: string, port: number, tickTimeMs: number): Promi
     '-Dzookeeper.preAllocSize=1024',
     '-Dzookeeper.admin.enableServer=false',
     '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn',
+    ...Object.entries({ ...tlsProperties(tls), ...server.properties }).map(
+      ([name, value]) => `-D${name}=${value}`,
+    ),
     '-cp',
-    existsSync(LOGGER_JAR) ? `${JAR}:${LOGGER_JAR}` : JAR,
+    [JAR, LOGGER_JAR, ...NETTY_JARS].filter((jar) => existsSync(jar)).join(':'),
     'org.apache.zookeeper.server.quorum.QuorumPeerMain',
     config,
   ];
@@ -157,14 +200,29 @@ async function spawnServer(dir: string, port: number, tickTimeMs: number): Promi
   return child;
 }
 
+function tlsProperties(tls: RealZooKeeperTls | undefined): Record<string, string> {
+  if (tls === undefined) return {};
+  return {
+    'zookeeper.serverCnxnFactory': 'org.apache.zookeeper.server.NettyServerCnxnFactory',
+    'zookeeper.ssl.keyStore.location': tls.keyStore,
+    'zookeeper.ssl.keyStore.type': 'PEM',
+    'zookeeper.ssl.trustStore.location': tls.trustStore,
+    'zookeeper.ssl.trustStore.type': 'PEM',
+    'zookeeper.ssl.clientAuth': tls.needsClientCertificate === true ? 'need' : 'none',
+    // The names in our certificates are those of the tests.
+    'zookeeper.ssl.hostnameVerification': 'false',
+    'zookeeper.ssl.clientHostnameVerification': 'false',
+  };
+}
+
 function logFile(dir: string): string {
   return path.join(dir, 'server.log');
 }
 
-async function untilReady(child: ChildProcess, dir: string, port: number): Promise<void> {
+async function untilReady(child: ChildProcess, { dir, host, port }: Settings): Promise<void> {
   const deadline = Date.now() + READY_DEADLINE_MS;
   while (Date.now() < deadline && isRunning(child)) {
-    const answer = await askWord(port, 'srvr').catch(() => '');
+    const answer = await askWord(port, 'srvr', { host }).catch(() => '');
     if (/^Mode: /m.test(answer)) return;
     await sleep(30);
   }

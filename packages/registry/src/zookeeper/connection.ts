@@ -230,6 +230,7 @@ class LibraryConnection implements Connection {
 
   /** Gives the library its socket, with the listeners that it would have set itself. */
   #greet(line: Line): void {
+    if (this.#disposed) return;
     const manager = this.#manager;
     const { socket } = line;
     this.#line = line;

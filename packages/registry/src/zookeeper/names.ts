@@ -26,21 +26,21 @@ export async function resolveBySystem(host: string): Promise<readonly string[]> 
   return found.map(({ address }) => address);
 }
 
-/** `isUrgent`: there is somebody to try even if no name resolves. */
+/** `hasOthers`: there is somebody to try even if no name resolves. */
 export function createNames(options: {
   hosts: readonly string[];
-  isUrgent: boolean;
+  hasOthers: boolean;
   resolve: Resolve;
   log: Log;
 }): Names {
-  const { hosts, isUrgent, resolve, log } = options;
+  const { hosts, hasOthers, resolve, log } = options;
   const names = new Map([...new Set(hosts)].map((host) => [host, new Name(host, resolve, log)]));
 
   return {
     async refresh(signal) {
       if (names.size === 0) return;
       const all = [...names.values()];
-      const mayHurry = isUrgent || all.some(({ addresses }) => addresses.length > 0);
+      const mayHurry = hasOthers || all.some(({ addresses }) => addresses.length > 0);
       const lookups = all.map((name) => name.ask());
       try {
         await withDeadline(signal, mayHurry ? PATIENCE_MS : DEADLINE_MS, () => Promise.all(lookups));

@@ -37,6 +37,7 @@ const ERROR_NAMES: Readonly<Record<number, string>> = {
   [-118]: 'SESSION_MOVED',
   [-119]: 'NOT_READONLY',
   [-120]: 'EPHEMERAL_ON_LOCAL_SESSION',
+  [-124]: 'SESSION_CLOSED_REQUIRE_SASL_AUTH',
   [-125]: 'QUOTA_EXCEEDED',
   [-127]: 'THROTTLED',
 };

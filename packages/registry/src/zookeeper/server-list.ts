@@ -34,7 +34,7 @@ export function createServerList(options: {
 }): ServerList {
   const { servers, resolve, random, log } = options;
   const hosts = servers.map(({ host }) => host).filter((host) => isIP(host) === 0);
-  const names = createNames({ hosts, isUrgent: hosts.length < servers.length, resolve, log });
+  const names = createNames({ hosts, hasOthers: hosts.length < servers.length, resolve, log });
   /** When each was tried last, in attempts. */
   const tried = new Map<string, number>();
   let attempts = 0;

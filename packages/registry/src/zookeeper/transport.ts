@@ -9,7 +9,7 @@ export interface Secure {
   readonly serverName: string;
 }
 
-/** A middlebox forgets silent connections; the heartbeat talks far more often, except on the longest timeouts. */
+/** The kernel's own look at a silent peer: between two pings of the longest session timeouts there is time for it. */
 const KEEP_ALIVE_MS = 15_000;
 
 /**
@@ -23,11 +23,14 @@ export function openSocket(
   const { secure, signal } = options;
   const to = { host: target.address, port: target.port };
   const socket = secure === undefined ? connectTcp(to) : connectTls({ ...to, ...tlsOptions(secure) });
-  socket.setNoDelay(true);
-  socket.setKeepAlive(true, KEEP_ALIVE_MS);
   return new Promise((resolve, reject) => {
     let failure: Error | undefined;
-    socket.once(secure === undefined ? 'connect' : 'secureConnect', () => resolve(socket));
+    socket.once(secure === undefined ? 'connect' : 'secureConnect', () => {
+      // Not before: what is said to a socket that is not open yet is kept in part only.
+      socket.setNoDelay(true);
+      socket.setKeepAlive(true, KEEP_ALIVE_MS);
+      resolve(socket);
+    });
     // For as long as it lives: an error without a listener would end the process.
     socket.on('error', (error) => {
       failure = error;
