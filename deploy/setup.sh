@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what is missing and builds: npm packages, HAProxy, ZooKeeper with a Java runtime, systemd-analyze for one
-# test. Debian and Ubuntu; elsewhere it says what to install. Does nothing when nothing is missing.
+# Installs what is missing and builds: npm packages, HAProxy, ZooKeeper with a Java runtime, openssl and
+# systemd-analyze for tests. Debian and Ubuntu; elsewhere it says what to install. Does nothing when nothing is missing.
 set -eu
 
 cd "$(dirname "$0")/.."

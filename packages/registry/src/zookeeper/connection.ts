@@ -224,7 +224,10 @@ class LibraryConnection implements Connection {
     const limitMs = () => Math.min(MAX_HANDSHAKE_MS, manager.sessionTimeout / 3);
     this.#options.dialer.dial({ signal, delay: this.#delay, limitMs }).then(
       (line) => this.#greet(line),
-      () => {}, // Only when there is nobody left to connect for.
+      (error: unknown) => {
+        // Dialing ends by itself only when there is nobody left to connect for.
+        if (!signal.aborted) throw error;
+      },
     );
   }
 
