@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what is missing and builds: npm packages, HAProxy, ZooKeeper with a Java runtime, systemd-analyze for one
-# test. Debian and Ubuntu; elsewhere it says what to install. Does nothing when nothing is missing.
+# Installs what is missing and builds: npm packages, HAProxy, ZooKeeper with a Java runtime, openssl and
+# systemd-analyze for tests. Debian and Ubuntu; elsewhere it says what to install. Does nothing when nothing is missing.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -37,6 +37,7 @@ missing_packages() {
   PATH="$PATH:${TANDEM_SYSTEM_PATH:-/usr/sbin:/sbin}"
   command -v haproxy >/dev/null || missing="$missing haproxy"
   command -v java >/dev/null || missing="$missing default-jre-headless"
+  command -v openssl >/dev/null || missing="$missing openssl"
   [ -e /usr/share/java/zookeeper.jar ] || missing="$missing zookeeper"
   command -v systemd-analyze >/dev/null || missing="$missing systemd"
   echo "$missing"

@@ -5,7 +5,15 @@ import { describe, test } from 'node:test';
 import type { Registry } from '@tandem/registry';
 
 import { eventually } from '../support/eventually.ts';
-import { instanceOf, labelOf, limit, type Nodes, nodesOf, openTestRegistry } from '../support/registries.ts';
+import {
+  instanceOf,
+  labelOf,
+  limit,
+  type Nodes,
+  nodesOf,
+  type OpenOptions,
+  openTestRegistry,
+} from '../support/registries.ts';
 import { announce, enter, type RegistrySubject } from './scene.ts';
 
 /** A registry in ZooKeeper, and its nodes. */
@@ -15,12 +23,19 @@ export interface ZooKeeperSubject extends RegistrySubject {
   readonly nodes: Nodes;
 }
 
-/** A subject on a server that listens on loopback, below a path that no other test uses. */
-export function zookeeperSubject(port: number, chroot: string): ZooKeeperSubject {
+/**
+ * A subject on a server that listens on loopback, below a path that no other test uses. The clients may go another way
+ * than the tests' own look at the nodes.
+ */
+export function zookeeperSubject(
+  port: number,
+  chroot: string,
+  { clientPort = port, ...settings }: OpenOptions & { clientPort?: number } = {},
+): ZooKeeperSubject {
   const nodes = nodesOf(port, chroot);
   return {
     nodes,
-    open: (options) => openTestRegistry(port, { ...options, chroot }),
+    open: (options) => openTestRegistry(clientPort, { ...settings, ...options, chroot }),
     async standing(path) {
       const [children, records] = [await nodes.children(path), await nodes.records(path)];
       return children.map((mark, index) => ({ mark, label: labelOf(records[index] ?? '') }));

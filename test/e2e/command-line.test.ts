@@ -54,6 +54,21 @@ const BAD_INPUTS: readonly BadInput[] = [
     says: /tandem\.yaml:1:1: registry: is required but missing\. Give it a map of keys/,
   },
   {
+    what: 'a path behind a server',
+    host: HOST.replace("'127.0.0.1:2181'", "'zk1:2181/smartstack'"),
+    says: /tandem\.yaml:2:36: registry\.zookeeper\.servers\[0\]: must be a server without a path, found "zk1:2181\/smartstack"\. Write zk1:2181, and set chroot: \/smartstack beside servers/,
+  },
+  {
+    what: 'nodes for their creator alone, made by nobody',
+    host: HOST.replace("2181']", "2181'], acl: creator-all"),
+    says: /tandem\.yaml:2:60: registry\.zookeeper\.acl: needs credentials, found "creator-all"\. Set auth too, or leave acl at open/,
+  },
+  {
+    what: 'an authority that is not there',
+    host: HOST.replace("2181']", "2181'], tls: { ca_file: ca.pem }"),
+    says: /tandem\.yaml:2:71: registry\.zookeeper\.tls\.ca_file: \/.*\/ca\.pem does not exist\. Create it, or name another one/,
+  },
+  {
     what: 'a bad choice',
     services: { 'web.yaml': WEB.replace("3210'", "3210', mode: htttp") },
     says: /web\.yaml:6:45: discover\.mode: found "htttp".* Known: http, tcp\. Did you mean "http"\?/,
@@ -99,7 +114,7 @@ const BAD_INPUTS: readonly BadInput[] = [
   {
     what: 'a server that cannot be one',
     host: HOST.replace('127.0.0.1:2181', 'zk1:99999'),
-    says: /tandem\.yaml:2:36: registry\.zookeeper\.servers\[0\]: must be a server such as zk1:2181/,
+    says: /tandem\.yaml:2:36: registry\.zookeeper\.servers\[0\]: must be a server with a port from 1 to 65535, found "zk1:99999"/,
   },
   {
     what: 'two registries at once',

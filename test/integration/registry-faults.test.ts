@@ -10,7 +10,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Log, silentLog } from '@tandem/core';
 import { startEmbeddedZooKeeper } from '@tandem/embedded-zookeeper';
 import type { Registry } from '@tandem/registry';
-import { type ConnectionEvent, create, exists, getData, openConnection } from '@tandem/registry/testing';
+import {
+  type ConnectionEvent,
+  create,
+  createDialer,
+  exists,
+  getData,
+  openConnection,
+} from '@tandem/registry/testing';
 
 import { eventually } from '../support/eventually.ts';
 import { startFaultProxy } from '../support/fault-proxy.ts';
@@ -775,7 +782,7 @@ describe('registry faults: the end', () => {
 function openTestConnection(port: number, sessionTimeoutMs: number) {
   const events: ConnectionEvent['kind'][] = [];
   const connection = openConnection({
-    servers: [{ host: '127.0.0.1', port }],
+    dialer: createDialer({ servers: [{ host: '127.0.0.1', port }], log: silentLog }),
     sessionTimeoutMs,
     resume: undefined,
     onEvent: ({ kind }) => void events.push(kind),

@@ -85,7 +85,7 @@ function settled(servers: readonly RealZooKeeper[], count: number): ReturnType<R
 }
 
 async function roleOf({ port }: RealZooKeeper): Promise<{ mode: string; clients: number }> {
-  const answer = await askWord(port, 'srvr', ANSWER_MS).catch(() => '');
+  const answer = await askWord(port, 'srvr', { timeoutMs: ANSWER_MS }).catch(() => '');
   const read = (what: string) => new RegExp(`^${what}: (.*)$`, 'm').exec(answer)?.[1];
   return { mode: read('Mode') ?? 'none', clients: Number(read('Connections') ?? 0) };
 }

@@ -41,10 +41,13 @@ interface Pair {
   held: Buffer[] | undefined;
 }
 
-/** Starts a proxy on a free port in front of a port on loopback. */
-export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
+/** Starts a proxy in front of a port on loopback; on a free port of 127.0.0.1, unless told otherwise. */
+export async function startFaultProxy(
+  targetPort: number,
+  at: { host?: string; port?: number } = {},
+): Promise<FaultProxy> {
   const proxy = new Proxy(targetPort);
-  await proxy.listen();
+  await proxy.listen(at.port ?? 0, at.host ?? '127.0.0.1');
   return proxy;
 }
 
@@ -63,8 +66,8 @@ class Proxy implements FaultProxy {
     this.#targetPort = targetPort;
   }
 
-  async listen(): Promise<void> {
-    this.#listener.listen(0, '127.0.0.1');
+  async listen(port: number, host: string): Promise<void> {
+    this.#listener.listen(port, host);
     await once(this.#listener, 'listening');
     this.port = (this.#listener.address() as AddressInfo).port;
   }

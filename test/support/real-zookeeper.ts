@@ -12,6 +12,8 @@ import { askWord } from './zookeeper-wire.ts';
 const JAR = '/usr/share/java/zookeeper.jar';
 const LOGGER_JAR = '/usr/share/java/slf4j-simple.jar';
 /** Starts a program that the kernel kills when its parent dies in whatever way. Part of every Linux. */
+/** What the JAR does not name itself among those that Netty, and so TLS, needs. */
+const NETTY_JARS = ['codec', 'resolver'].map((part) => `/usr/share/java/netty-${part}.jar`);
 const SETPRIV = '/usr/bin/setpriv';
 const READY_DEADLINE_MS = 30_000;
 const START_ATTEMPTS = 3;
@@ -23,10 +25,26 @@ export interface RealZooKeeperOptions {
   readonly dir?: string;
   /** Default: a free one. */
   readonly port?: number;
+  /** Where it listens on loopback; default: 127.0.0.1. */
+  readonly host?: string;
+  /** A second port, where it speaks TLS. */
+  readonly tls?: RealZooKeeperTls;
+  /** System properties of ZooKeeper, such as `zookeeper.skipACL`; may change before each start. */
+  readonly properties?: Record<string, string>;
+}
+
+/** PEM files, read at the start: its certificate with the private key, and whom it trusts. */
+export interface RealZooKeeperTls {
+  readonly keyStore: string;
+  readonly trustStore: string;
+  /** Turns away whoever has no certificate. */
+  readonly needsClientCertificate?: boolean;
 }
 
 export interface RealZooKeeper {
   readonly port: number;
+  /** Where it speaks TLS, if it does. */
+  readonly securePort: number;
   readonly connectString: string;
   readonly dir: string;
   /** Of the Java process that runs now or ran last. */
@@ -47,8 +65,13 @@ export async function startRealZooKeeper(options: RealZooKeeperOptions = {}): Pr
   assertInstalled();
   const dir = options.dir ?? (await mkdtemp(path.join(tmpdir(), 'tandem-zookeeper-')));
   for (let attempt = 1; ; attempt++) {
-    const [port = 0] = options.port === undefined ? await freePorts(1) : [options.port];
-    const server = createServerProcess({ dir, port, tickTimeMs: options.tickTimeMs ?? 500 });
+    const [free = 0, secure = 0] = await freePorts(2);
+    const server = createServerProcess({
+      ...options,
+      dir,
+      port: options.port ?? free,
+      securePort: options.tls === undefined ? 0 : secure,
+    });
     try {
       await server.start();
       return server;
@@ -88,17 +111,17 @@ export async function freePorts(count: number): Promise<number[]> {
   }
 }
 
-export interface ServerProcessOptions {
+export interface ServerProcessOptions extends RealZooKeeperOptions {
   readonly dir: string;
   readonly port: number;
-  readonly tickTimeMs: number;
+  readonly securePort?: number;
   /** More lines of its zoo.cfg. */
   readonly settings?: Readonly<Record<string, string | number>>;
 }
 
 /** A server that does not run yet. */
 export function createServerProcess(options: ServerProcessOptions): RealZooKeeper {
-  const { dir, port } = options;
+  const { dir, host = '127.0.0.1', port, securePort = 0 } = options;
   let child: ChildProcess | undefined;
 
   async function kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
@@ -115,7 +138,8 @@ export function createServerProcess(options: ServerProcessOptions): RealZooKeepe
 
   return {
     port,
-    connectString: `127.0.0.1:${port}`,
+    securePort,
+    connectString: `${host.includes(':') ? `[${host}]` : host}:${port}`,
     dir,
     get pid() {
       return child?.pid ?? -1;
@@ -127,7 +151,7 @@ export function createServerProcess(options: ServerProcessOptions): RealZooKeepe
     async start() {
       if (child !== undefined && isRunning(child)) throw new Error('this ZooKeeper is running already');
       child = await spawnServer(options);
-      await untilReady(child, dir, port);
+      await untilReady(child, { dir, host, port });
     },
     stop,
     [Symbol.asyncDispose]: stop,
@@ -138,7 +162,8 @@ function isRunning(child: ChildProcess): boolean {
   return child.pid !== undefined && child.exitCode === null && child.signalCode === null;
 }
 
-async function spawnServer({ dir, port, tickTimeMs, settings }: ServerProcessOptions): Promise<ChildProcess> {
+async function spawnServer(options: ServerProcessOptions): Promise<ChildProcess> {
+  const { dir, host = '127.0.0.1', port, securePort = 0, tickTimeMs = 500, tls, settings } = options;
   await mkdir(dir, { recursive: true });
   const config = path.join(dir, 'zoo.cfg');
   const lines = {
@@ -147,7 +172,8 @@ async function spawnServer({ dir, port, tickTimeMs, settings }: ServerProcessOpt
     syncLimit: 10,
     dataDir: dir,
     clientPort: port,
-    clientPortAddress: '127.0.0.1',
+    clientPortAddress: host,
+    ...(tls === undefined ? {} : { secureClientPort: securePort, secureClientPortAddress: host }),
     maxClientCnxns: 0,
     '4lw.commands.whitelist': '*',
     'admin.enableServer': false,
@@ -168,8 +194,11 @@ async function spawnServer({ dir, port, tickTimeMs, settings }: ServerProcessOpt
     '-Dzookeeper.preAllocSize=1024',
     '-Dzookeeper.admin.enableServer=false',
     '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn',
+    ...Object.entries({ ...tlsProperties(tls), ...options.properties }).map(
+      ([name, value]) => `-D${name}=${value}`,
+    ),
     '-cp',
-    existsSync(LOGGER_JAR) ? `${JAR}:${LOGGER_JAR}` : JAR,
+    [JAR, LOGGER_JAR, ...NETTY_JARS].filter((jar) => existsSync(jar)).join(':'),
     'org.apache.zookeeper.server.quorum.QuorumPeerMain',
     config,
   ];
@@ -185,14 +214,32 @@ async function spawnServer({ dir, port, tickTimeMs, settings }: ServerProcessOpt
   return child;
 }
 
+function tlsProperties(tls: RealZooKeeperTls | undefined): Record<string, string> {
+  if (tls === undefined) return {};
+  return {
+    'zookeeper.serverCnxnFactory': 'org.apache.zookeeper.server.NettyServerCnxnFactory',
+    'zookeeper.ssl.keyStore.location': tls.keyStore,
+    'zookeeper.ssl.keyStore.type': 'PEM',
+    'zookeeper.ssl.trustStore.location': tls.trustStore,
+    'zookeeper.ssl.trustStore.type': 'PEM',
+    'zookeeper.ssl.clientAuth': tls.needsClientCertificate === true ? 'need' : 'none',
+    // The names in our certificates are those of the tests.
+    'zookeeper.ssl.hostnameVerification': 'false',
+    'zookeeper.ssl.clientHostnameVerification': 'false',
+  };
+}
+
 function logFile(dir: string): string {
   return path.join(dir, 'server.log');
 }
 
-async function untilReady(child: ChildProcess, dir: string, port: number): Promise<void> {
+async function untilReady(
+  child: ChildProcess,
+  { dir, host, port }: { dir: string; host: string; port: number },
+): Promise<void> {
   const deadline = Date.now() + READY_DEADLINE_MS;
   while (Date.now() < deadline && isRunning(child)) {
-    const answer = await askWord(port, 'srvr').catch(() => '');
+    const answer = await askWord(port, 'srvr', { host }).catch(() => '');
     if (/^Mode: /m.test(answer)) return;
     await sleep(30);
   }

@@ -4,7 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { after } from 'node:test';
 
 import { type Instance, type Log, silentLog, type Snapshot } from '@tandem/core';
-import { openRegistry, type Registry } from '@tandem/registry';
+import { openRegistry, type Registry, type RegistryConfig } from '@tandem/registry';
 
 import { eventually } from './eventually.ts';
 import { connectWire, type WireClient, zk } from './zookeeper-wire.ts';
@@ -16,7 +16,12 @@ export interface OpenOptions {
   readonly chroot?: string;
   readonly mirror?: 'auto' | 'classic';
   readonly log?: Log;
+  readonly tls?: ZooKeeperConfig['tls'];
+  readonly auth?: ZooKeeperConfig['auth'];
+  readonly acl?: ZooKeeperConfig['acl'];
 }
+
+type ZooKeeperConfig = Extract<RegistryConfig, { kind: 'zookeeper' }>['zookeeper'];
 
 /** A registry on ZooKeeper servers that listen on loopback, by the way that the daemons go. */
 export async function openTestRegistry(
@@ -30,11 +35,12 @@ export async function openTestRegistry(
     mirror = 'auto',
     log = silentLog,
   } = options;
+  const { tls, auth, acl = 'open' } = options;
   const servers = [ports].flat().map((port) => ({ host: '127.0.0.1', port }));
   const registry = await openRegistry(
     {
       kind: 'zookeeper',
-      zookeeper: { servers, chroot, sessionTimeoutMs, pathEncoding, mirror },
+      zookeeper: { servers, chroot, sessionTimeoutMs, pathEncoding, mirror, tls, auth, acl },
       pathTemplate: '/services/{service}',
     },
     { log, ...(options.resumeFile === undefined ? {} : { resumeFile: options.resumeFile }) },

@@ -298,8 +298,12 @@ function present(socket: Socket, state: ReturnType<typeof createState>, greeting
 }
 
 /** Sends a text over a new connection and returns all that comes back until the server hangs up. */
-export async function askWord(port: number, word: string, timeoutMs = 3000): Promise<string> {
-  const socket = connect({ port, host: '127.0.0.1' });
+export async function askWord(
+  port: number,
+  word: string,
+  { host = '127.0.0.1', timeoutMs = 3000 }: { host?: string; timeoutMs?: number } = {},
+): Promise<string> {
+  const socket = connect({ port, host });
   socket.setTimeout(timeoutMs, () => socket.destroy(new Error(`no answer to ${word} in ${timeoutMs} ms`)));
   socket.write(word);
   let answer = '';

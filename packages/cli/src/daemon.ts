@@ -14,7 +14,13 @@ import {
   watchDirectories,
 } from '@tandem/core';
 
-import { createServiceFiles, type HostSettings, loadHostSettings, type Services } from './settings.ts';
+import {
+  createServiceFiles,
+  type HostSettings,
+  loadHostSettings,
+  registryProblems,
+  type Services,
+} from './settings.ts';
 
 /** How a daemon is asked to end: for good, or leaving everything to a successor. */
 export type Ending = 'stop' | 'hand-over';
@@ -44,6 +50,8 @@ export async function runDaemon(
   const loaded = await loadHostSettings(path.resolve(configFile));
   if (!loaded.ok) throw invalidConfig(loaded.problems);
   const settings = loaded.value;
+  const problems = await registryProblems(settings);
+  if (problems.length > 0) throw invalidConfig(problems);
   const log = createLog({ level: settings.log.level, name });
   await makeDirectory(settings.stateDir, 'state_dir');
   const lock = await acquireProcessLock(

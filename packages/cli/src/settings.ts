@@ -23,7 +23,13 @@ import {
   HaproxySection,
 } from '@tandem/discovery';
 import { RegisterSection, type ServiceRegistration } from '@tandem/registrar';
-import { type RegistryConfig, RegistrySection, servicePath } from '@tandem/registry';
+import {
+  findRegistryProblems,
+  type RegistryConfig,
+  RegistrySection,
+  resolveRegistryFiles,
+  servicePath,
+} from '@tandem/registry';
 import * as z from 'zod';
 
 /** The host file, as a person writes it. */
@@ -79,7 +85,7 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
     value: {
       file,
       host,
-      registry,
+      registry: resolveRegistryFiles(registry, absolute),
       servicesDir: absolute(services_dir),
       stateDir: absolute(state_dir),
       haproxy: {
@@ -91,6 +97,19 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
       log,
     },
   };
+}
+
+/** What is wrong with the files that the host file names for its registry, such as certificates. */
+export async function registryProblems({ file, registry }: HostSettings): Promise<ConfigProblem[]> {
+  const found = await findRegistryProblems(registry);
+  const text = await readFile(file, 'utf8').catch(() => '');
+  return found.map(({ key, reason, remedy }) => ({
+    file,
+    ...locate(text, key.split('.')),
+    path: key,
+    reason,
+    remedy,
+  }));
 }
 
 /**

@@ -2,4 +2,10 @@
 export { type Route, type Routing, watchRouting } from './demo/routing.ts';
 export { startTraffic, type Traffic } from './demo/traffic.ts';
 export { CHECK, createWorld, type Daemon, type World } from './demo/world.ts';
-export { announcedHost, createServiceFiles, type HostSettings, loadHostSettings } from './settings.ts';
+export {
+  announcedHost,
+  createServiceFiles,
+  type HostSettings,
+  loadHostSettings,
+  registryProblems,
+} from './settings.ts';

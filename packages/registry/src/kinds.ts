@@ -3,7 +3,7 @@ import * as z from 'zod';
 
 import type { MemoryStore } from './memory/store.ts';
 import type { Registry } from './registry.ts';
-import { type ZooKeeperConfig, ZooKeeperSection } from './zookeeper/config.ts';
+import { resolveFiles, type ZooKeeperConfig, ZooKeeperSection } from './zookeeper/config.ts';
 
 /** Every kind of registry: a key in the host file, its schema here, its factory below. */
 const KINDS = {
@@ -60,7 +60,29 @@ export interface OpenOptions {
   readonly store?: MemoryStore;
 }
 
-/** Opens the registry that the configuration names. Returns at once; connecting goes on by itself. */
+/** The same with every file that it names absolute. */
+export function resolveRegistryFiles(
+  config: RegistryConfig,
+  absolute: (file: string) => string,
+): RegistryConfig {
+  return config.kind === 'zookeeper'
+    ? { ...config, zookeeper: resolveFiles(config.zookeeper, absolute) }
+    : config;
+}
+
+/** What is wrong with the files that the configuration names, such as certificates; connects to nobody. */
+export async function findRegistryProblems(
+  config: RegistryConfig,
+): Promise<{ key: string; reason: string; remedy: string }[]> {
+  if (config.kind !== 'zookeeper') return [];
+  const { findFileProblems } = await import('./zookeeper/access.ts');
+  return findFileProblems(config.zookeeper);
+}
+
+/**
+ * Opens the registry that the configuration names. Returns at once; connecting goes on by itself. Rejects with
+ * `CONFIG_INVALID` when a file that the configuration names is missing or does not hold what it should.
+ */
 export async function openRegistry(config: RegistryConfig, options: OpenOptions): Promise<Registry> {
   switch (config.kind) {
     case 'zookeeper': {

@@ -8,6 +8,8 @@ export { createDeltaSupport } from './zookeeper/delta-support.ts';
 export { createPace } from './zookeeper/pace.ts';
 export { type Connection, type ConnectionEvent, openConnection } from './zookeeper/connection.ts';
 export { createAnnouncer } from './zookeeper/announcer.ts';
+export { createDialer } from './zookeeper/dialer.ts';
+export { openCredentials } from './zookeeper/credentials.ts';
 export { createFramer } from './zookeeper/framer.ts';
 export { startHeartbeat } from './zookeeper/heartbeat.ts';
 export { JuteReader, JuteWriter } from './zookeeper/jute.ts';
@@ -29,7 +31,10 @@ export {
   sync,
 } from './zookeeper/opcodes.ts';
 export { createReconnectDelay } from './zookeeper/reconnect-delay.ts';
+export { openZooKeeperRegistry } from './zookeeper/registry.ts';
 export { readResume, writeResume } from './zookeeper/resume-file.ts';
-export { parseServer } from './zookeeper/servers.ts';
+export { createServerList } from './zookeeper/server-list.ts';
+export { explainServer, parseServer } from './zookeeper/servers.ts';
 export { openSession, type Session } from './zookeeper/session.ts';
+export { openTls } from './zookeeper/tls.ts';
 export { createWatchTable } from './zookeeper/watches.ts';

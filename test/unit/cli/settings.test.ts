@@ -4,7 +4,13 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
-import { announcedHost, createServiceFiles, type HostSettings, loadHostSettings } from '@tandem/cli/testing';
+import {
+  announcedHost,
+  createServiceFiles,
+  type HostSettings,
+  loadHostSettings,
+  registryProblems,
+} from '@tandem/cli/testing';
 import { formatProblem } from '@tandem/core';
 
 const HOST = `host: { name: h, address: 10.0.0.5 }
@@ -52,6 +58,25 @@ describe('the settings of a host', () => {
     assert.equal(host.stateDir, path.join(directory, 's'));
     assert.equal(host.haproxy.configFile, path.join(directory, 'r/h.cfg'));
     assert.equal(host.haproxy.masterSocket, path.join(directory, 'r/h-master.sock'));
+  });
+
+  test('take the files of the registry from there too, and say which of them are no good', async () => {
+    const zookeeper = `
+    servers: [zk1]
+    tls: { ca_file: tls/ca.pem }
+    auth: { credentials_file: /nowhere/zk.auth }`;
+    const host = await settings(`host: { address: 10.0.0.5 }\nregistry:\n  zookeeper:${zookeeper}\n`);
+
+    assert.ok(host.registry.kind === 'zookeeper');
+    const { tls, auth } = host.registry.zookeeper;
+    const directory = path.dirname(host.file);
+    assert.equal(tls?.caFile, path.join(directory, 'tls/ca.pem'));
+    assert.equal(auth?.credentialsFile, '/nowhere/zk.auth');
+    assert.deepEqual((await registryProblems(host)).map(formatProblem), [
+      `${host.file}:5:21: registry.zookeeper.tls.ca_file: ${directory}/tls/ca.pem does not exist. Create it, or name another one`,
+      `${host.file}:6:31: registry.zookeeper.auth.credentials_file: /nowhere/zk.auth does not exist. Create it, or name another one`,
+    ]);
+    assert.deepEqual(await registryProblems(await settings()), []);
   });
 
   test('give a service without a path the one of the template', async () => {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
+import path from 'node:path';
 import { describe, test } from 'node:test';
 
-import { RegistrySection, servicePath } from '@tandem/registry';
+import { RegistrySection, resolveRegistryFiles, servicePath } from '@tandem/registry';
 
 const ZOOKEEPER = { servers: ['zk1', '[::1]:2182'] };
 
@@ -25,6 +26,9 @@ describe('registry section', () => {
         sessionTimeoutMs: 16_000,
         pathEncoding: false,
         mirror: 'auto',
+        tls: undefined,
+        auth: undefined,
+        acl: 'open',
       },
       pathTemplate: '/services/{service}',
     });
@@ -60,6 +64,34 @@ describe('registry section', () => {
       ]);
     });
   }
+  test('TLS and auth can be said, and their files are taken from the place of the host file', () => {
+    const section = RegistrySection.parse({
+      zookeeper: {
+        ...ZOOKEEPER,
+        tls: { ca_file: 'ca.pem', cert_file: '/etc/cert.pem', key_file: 'keys/key.pem', server_name: 'zk' },
+        auth: { scheme: 'digest', credentials_file: 'zk.auth' },
+        acl: 'creator-all',
+      },
+    });
+    const resolved = resolveRegistryFiles(section, (file) => path.resolve('/host', file));
+    assert.ok(resolved.kind === 'zookeeper');
+    const { tls, auth, acl } = resolved.zookeeper;
+    assert.deepEqual(tls, {
+      caFile: '/host/ca.pem',
+      certFile: '/etc/cert.pem',
+      keyFile: '/host/keys/key.pem',
+      serverName: 'zk',
+    });
+    assert.deepEqual(auth, { scheme: 'digest', credentialsFile: '/host/zk.auth' });
+    assert.equal(acl, 'creator-all');
+  });
+
+  test('TLS without any file trusts whom the system trusts', () => {
+    const section = RegistrySection.parse({ zookeeper: { ...ZOOKEEPER, tls: {} } });
+    assert.ok(section.kind === 'zookeeper');
+    const { tls } = section.zookeeper;
+    assert.deepEqual(Object.values(tls ?? { missing: true }), [undefined, undefined, undefined, undefined]);
+  });
 
   test('a service with the marks of a replacement pattern in its name is taken as it is', () => {
     assert.equal(servicePath({ pathTemplate: '/services/{service}' }, '$&$1'), '/services/$&$1');
@@ -77,6 +109,26 @@ describe('registry section', () => {
     ['a port that is none', { servers: ['zk1', 'zk2:99999'] }, 'zookeeper.servers.1'],
     ['a chroot with a trailing slash', { ...ZOOKEEPER, chroot: '/a/' }, 'zookeeper.chroot'],
     ['a chroot that is the root', { ...ZOOKEEPER, chroot: '/' }, 'zookeeper.chroot'],
+    ['a server that is named twice', { servers: ['zk1', 'zk2', 'ZK1:2181'] }, 'zookeeper.servers.2'],
+    ['a key without its certificate', { ...ZOOKEEPER, tls: { key_file: 'k' } }, 'zookeeper.tls.key_file'],
+    ['a certificate without its key', { ...ZOOKEEPER, tls: { cert_file: 'c' } }, 'zookeeper.tls.cert_file'],
+    [
+      'a server name that is none',
+      { ...ZOOKEEPER, tls: { server_name: 'a b' } },
+      'zookeeper.tls.server_name',
+    ],
+    [
+      'a server name with a port',
+      { ...ZOOKEEPER, tls: { server_name: 'zk:2281' } },
+      'zookeeper.tls.server_name',
+    ],
+    ['auth without a file', { ...ZOOKEEPER, auth: {} }, 'zookeeper.auth.credentials_file'],
+    [
+      'a scheme that nobody speaks',
+      { ...ZOOKEEPER, auth: { scheme: 'sasl', credentials_file: 'c' } },
+      'zookeeper.auth.scheme',
+    ],
+    ['creator-all without credentials', { ...ZOOKEEPER, acl: 'creator-all' }, 'zookeeper.acl'],
     [
       'a session timeout that is too short',
       { ...ZOOKEEPER, session_timeout: '10ms' },

@@ -74,9 +74,10 @@ describe(`canary: ${LIBRARY}`, () => {
   test('every member that is overridden stands on the prototype, and what is read has its type', () => {
     for (const [member, length] of [
       ['connect', 0],
-      ['findNextServer', 1],
-      ['onSocketConnected', 0],
+      ['setState', 1],
       ['onSocketData', 1],
+      ['onSocketDrain', 0],
+      ['onSocketClosed', 1],
       ['onSocketTimeout', 0],
       ['queue', 2],
     ] as const) {
@@ -84,12 +85,10 @@ describe(`canary: ${LIBRARY}`, () => {
       assert.equal(prototype[member]?.length, length, `the parameters of ${member}`);
     }
     const manager = createManager();
-    assert.deepEqual(manager['servers'], [{ host: '127.0.0.1', port: '1' }]);
     assert.equal(manager['state'], STATES['DISCONNECTED']);
     assert.equal(manager['xid'], 0);
     assert.equal(manager['sessionTimeout'], 4000);
     assert.equal(manager['pendingBuffer'], null);
-    assert.equal(manager['connectTimeoutHandler'], null);
     assert.deepEqual(manager['pendingQueue'], []);
     assert.deepEqual((manager['packetQueue'] as { queue: unknown }).queue, []);
     for (const [member, size] of [
@@ -107,15 +106,40 @@ describe(`canary: ${LIBRARY}`, () => {
     assert.deepEqual([manager['sessionId'], manager['sessionPassword']], [sessionId, sessionPassword]);
   });
 
-  test('connect looks its members up on the instance, and asks for a server by a callback', () => {
-    const manager = createManager();
+  test('connect is looked up on the instance, by the client and after a connection has ended', () => {
+    const client = library.createClient('127.0.0.1:1', { sessionTimeout: 4000, retries: 0 });
+    const manager = client.connectionManager;
     const states: number[] = [];
     manager.on('state', (state) => states.push(state));
-    let asked: unknown;
-    manager['findNextServer'] = (callback: unknown) => (asked = callback);
-    (manager['connect'] as Member).call(manager);
-    assert.deepEqual(states, [STATES['CONNECTING']]);
-    assert.equal(typeof asked, 'function');
+    let connects = 0;
+    manager['connect'] = () => {
+      connects += 1;
+      (manager['setState'] as Member).call(manager, STATES['CONNECTING']);
+    };
+    client.connect();
+    (manager['onSocketClosed'] as Member).call(manager);
+    assert.equal(connects, 2);
+    assert.deepEqual(states, [STATES['CONNECTING'], STATES['DISCONNECTED'], STATES['CONNECTING']]);
+  });
+
+  test('what a connection has left to write goes on when its socket has drained', () => {
+    const manager = createManager();
+    let readable = 0;
+    manager['onPacketQueueReadable'] = () => (readable += 1);
+    (manager['onSocketDrain'] as Member).call(manager);
+    assert.equal(readable, 1);
+  });
+
+  test('a packet for auth keeps its number and waits for no answer, and the answer concerns no other packet', () => {
+    const manager = createManager();
+    (manager['setState'] as Member).call(manager, STATES['CONNECTED']);
+    const written: unknown[] = [];
+    manager.socket = { write: (bytes: unknown) => written.push(bytes) } as never;
+    const request = { header: { type: 100, xid: -4 }, payload: null, toBuffer: () => 'auth' };
+    (manager['queue'] as Member).call(manager, request);
+    assert.deepEqual(written, ['auth']);
+    assert.deepEqual([request.header.xid, manager['xid']], [-4, 0]);
+    assert.deepEqual(manager['pendingQueue'], []);
   });
 
   test('on a connection: overrides are bound to the socket, requests are numbered and kept in order', async () => {
@@ -123,7 +147,7 @@ describe(`canary: ${LIBRARY}`, () => {
     const client = library.createClient(`127.0.0.1:${server.port}`, { sessionTimeout: 4000, retries: 0 });
     const manager = client.connectionManager;
     const called: string[] = [];
-    for (const member of ['onSocketConnected', 'onSocketData', 'onSocketTimeout'] as const) {
+    for (const member of ['connect', 'onSocketData', 'onSocketTimeout'] as const) {
       const original = prototype[member];
       manager[member] = (...values: unknown[]) => {
         called.push(member);
@@ -134,8 +158,7 @@ describe(`canary: ${LIBRARY}`, () => {
     manager.on('state', (state) => states.push(state));
     client.connect();
     await once(client, 'connected');
-    assert.deepEqual([...new Set(called)], ['onSocketConnected', 'onSocketData']);
-    assert.equal(typeof (manager['connectTimeoutHandler'] as NodeJS.Timeout).refresh, 'function');
+    assert.deepEqual([...new Set(called)], ['connect', 'onSocketData']);
     assert.notDeepEqual(manager['sessionId'], Buffer.alloc(8));
     assert.equal((manager['sessionPassword'] as Buffer).length, 16);
 

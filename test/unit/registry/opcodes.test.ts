@@ -54,6 +54,14 @@ describe('opcodes: what goes over the wire', () => {
     }
   });
 
+  test('a create for its creator alone names whoever asks, and gives every right', () => {
+    const reader = new WireReader(create('/a', '', 'persistent', 'creator-all').body);
+    assert.deepEqual([reader.text(), reader.text()], ['/a', '']);
+    const acl = reader.vector((item) => [item.int(), item.text(), item.text()]);
+    assert.deepEqual(acl, [[31, 'auth', '']]);
+    assert.deepEqual([reader.int(), reader.remaining], [0, 0]);
+  });
+
   test('a delete asks for any version', () => {
     const reader = new WireReader(remove('/a').body);
     assert.deepEqual([reader.text(), reader.int(), reader.remaining], ['/a', -1, 0]);

@@ -5,7 +5,10 @@ import { createReconnectDelay } from '@tandem/registry/testing';
 
 function createDelay(options: { serverCount?: number; sessionTimeoutMs?: number; random?: number } = {}) {
   const { serverCount = 1, sessionTimeoutMs = 400_000, random = 0.5 } = options;
-  return createReconnectDelay({ serverCount, sessionTimeoutMs: () => sessionTimeoutMs }, () => random);
+  return createReconnectDelay(
+    { serverCount: () => serverCount, sessionTimeoutMs: () => sessionTimeoutMs },
+    () => random,
+  );
 }
 
 function take(delay: { next(): number }, count: number): number[] {
@@ -40,7 +43,10 @@ describe('reconnect delay', () => {
 
   test('the limit follows the timeout that the server has settled on', () => {
     let sessionTimeoutMs = 40_000;
-    const delay = createReconnectDelay({ serverCount: 1, sessionTimeoutMs: () => sessionTimeoutMs }, () => 1);
+    const delay = createReconnectDelay(
+      { serverCount: () => 1, sessionTimeoutMs: () => sessionTimeoutMs },
+      () => 1,
+    );
     take(delay, 20);
     assert.equal(delay.next(), 10_000);
     sessionTimeoutMs = 2000;
@@ -63,6 +69,30 @@ describe('reconnect delay', () => {
     } finally {
       mock.timers.reset();
     }
+  });
+
+  test('refused credentials cost a round without delay, and then a long wait, which keeps the session alive', () => {
+    for (const [sessionTimeoutMs, longest] of [
+      [16_000, 8000],
+      [300_000, 30_000],
+    ] as const) {
+      const delay = createDelay({ serverCount: 3, sessionTimeoutMs, random: 0.999_999 });
+      const waits: number[] = [];
+      for (let attempt = 1; attempt <= 5; attempt += 1) {
+        waits.push(Math.round(delay.next()));
+        assert.equal(delay.refused(), attempt >= 3, `after ${attempt} attempts`);
+      }
+      assert.deepEqual(waits, [0, 50, 50, longest, longest]);
+    }
+  });
+
+  test('a server that takes the credentials starts the count of refusals over', () => {
+    const delay = createDelay({ serverCount: 2 });
+    assert.equal(delay.refused(), false);
+    delay.connected();
+    delay.disconnected();
+    assert.equal(delay.refused(), false);
+    assert.equal(delay.refused(), true);
   });
 
   test('a connection that stays for two seconds starts it over', () => {

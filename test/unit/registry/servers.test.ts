@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { parseServer } from '@tandem/registry/testing';
+import { explainServer, parseServer } from '@tandem/registry/testing';
 
 for (const [text, host, port] of [
   ['zk1', 'zk1', 2181],
@@ -44,5 +44,25 @@ for (const text of [
 ]) {
   test(`servers: ${JSON.stringify(text)} is none`, () => {
     assert.equal(parseServer(text), undefined);
+  });
+}
+
+for (const [text, reason, remedy] of [
+  [
+    'zk1:2181/smartstack/eu',
+    /without a path/,
+    /^Write zk1:2181, and set chroot: \/smartstack\/eu beside servers$/,
+  ],
+  ['zk1:2181/', /without a path/, /^Write zk1:2181$/],
+  ['zk1:2181,zk2:2181/a', /one server/, /entry of its own/],
+  ['zk://zk1:2181', /not a URL/, /zk1:2181/],
+  ['zk1:99999', /port from 1 to 65535/, /2181/],
+  ['[::1]:0', /port from 1 to 65535/, /2181/],
+  ['zk_1', /such as zk1:2181/, /name or an address/],
+] as const) {
+  test(`servers: who writes ${text} is told what to write instead`, () => {
+    const told = explainServer(text);
+    assert.match(told.reason, reason);
+    assert.match(told.remedy, remedy);
   });
 }

@@ -10,6 +10,7 @@ import {
   createServiceFiles,
   type HostSettings,
   loadHostSettings,
+  registryProblems,
   type Services,
 } from '../settings.ts';
 import { configOption } from './options.ts';
@@ -29,7 +30,11 @@ export const checkCommand: CommandModule<object, { config: string }> = {
     if (!loaded.ok) throw invalidConfig(loaded.problems);
     const services = await createServiceFiles(loaded.value).load();
     const host = services.registrations.length === 0 ? undefined : announcedHost(loaded.value);
-    const problems = [...services.problems, ...(host?.ok === false ? host.problems : [])];
+    const problems = [
+      ...(await registryProblems(loaded.value)),
+      ...services.problems,
+      ...(host?.ok === false ? host.problems : []),
+    ];
     if (problems.length > 0) throw invalidConfig(problems);
     const verdict = await askHaproxy(loaded.value, services);
     const { registrations, discovered, files } = services;

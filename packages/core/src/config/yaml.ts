@@ -110,11 +110,14 @@ function reasonOf(issue: z.core.$ZodIssue, value: unknown): { reason: string; re
       return { reason: `must be ${atLeast(issue)}, ${shown}` };
     case 'too_big':
       return { reason: `must be at most ${issue.maximum}${unitOf(issue.origin)}, ${shown}` };
-    case 'custom':
-      // Such a rule is about what stands within; that a map was found says nothing.
+    case 'custom': {
+      const { remedy } = issue.params ?? {};
       return {
+        // Such a rule is about what stands within; that a map was found says nothing.
         reason: typeof value === 'object' && value !== null ? issue.message : `${issue.message}, ${shown}`,
+        ...(typeof remedy === 'string' ? { remedy } : {}),
       };
+    }
     default:
       return { reason: `${issue.message}, ${shown}` };
   }

@@ -1,13 +1,14 @@
 import { messageOf, TandemError } from '@tandem/core';
 import library, { type Client, type ConnectionManager } from 'node-zookeeper-client';
 
-import { type Beat, startHeartbeat } from './heartbeat.ts';
+import type { Dialer, Line } from './dialer.ts';
 import { createFramer } from './framer.ts';
+import { createGreeting } from './greeting.ts';
+import { type Beat, startHeartbeat } from './heartbeat.ts';
 import { JuteReader } from './jute.ts';
-import { OPCODE, type Operation, refusal, removeWatches } from './opcodes.ts';
-import { type Answer, isOurs, packHello, packRequest, unpackAnswer } from './packets.ts';
+import { type Operation, refusal, removeWatches } from './opcodes.ts';
+import { type Answer, AUTH_XID, isOurs, packRequest, unpackAnswer } from './packets.ts';
 import { createReconnectDelay } from './reconnect-delay.ts';
-import { type ServerAddress, shuffled } from './servers.ts';
 import { createWatchTable, type WatchListener } from './watches.ts';
 import { createWindow } from './window.ts';
 
@@ -39,17 +40,25 @@ export interface SessionCredentials {
 }
 
 export type ConnectionEvent =
-  | { readonly kind: 'connected'; readonly session: SessionCredentials; readonly timeoutMs: number }
+  | {
+      readonly kind: 'connected';
+      readonly session: SessionCredentials;
+      readonly timeoutMs: number;
+      readonly server: string;
+    }
   | { readonly kind: 'disconnected'; readonly reason: string }
   | { readonly kind: 'expired' }
-  | { readonly kind: 'auth-failed' };
+  /** Every server has refused our credentials. They are asked again, so that `connected` may follow. */
+  | { readonly kind: 'auth-failed'; readonly server: string };
 
 export interface ConnectionOptions {
-  readonly servers: readonly ServerAddress[];
+  readonly dialer: Dialer;
   readonly sessionTimeoutMs: number;
   readonly resume: SessionCredentials | undefined;
   readonly onEvent: (event: ConnectionEvent) => void;
-  readonly random?: () => number;
+  readonly random?: (() => number) | undefined;
+  /** The longest wait before servers that have refused our credentials are asked again; default 30 s. */
+  readonly refusedMs?: number | undefined;
 }
 
 /** ConnectionManager.STATES of the library. */
@@ -60,7 +69,6 @@ const STATE = {
   closing: -1,
   closed: -2,
   expired: -3,
-  authFailed: -4,
 } as const;
 /** ZooKeeper throttles all clients of a server together at 1,000 outstanding requests. */
 const MAX_IN_FLIGHT = 250;
@@ -89,8 +97,8 @@ class LibraryConnection implements Connection {
   #beat: Beat | undefined;
   #lastReadAt = 0;
   #disconnectedAt: number | undefined = performance.now();
-  #connectTimer: NodeJS.Timeout | undefined;
-  #handshakeTimer: NodeJS.Timeout | undefined;
+  #line: Line | undefined;
+  readonly #abort = new AbortController();
   #dropReason: string | undefined;
   #disposed = false;
   #closing: Promise<boolean> | undefined;
@@ -98,7 +106,7 @@ class LibraryConnection implements Connection {
   #onClosed: (() => void) | undefined;
 
   constructor(options: ConnectionOptions) {
-    const { servers, sessionTimeoutMs, resume, random = Math.random } = options;
+    const { dialer, sessionTimeoutMs, resume, refusedMs, random = Math.random } = options;
     this.#options = options;
     this.#client = library.createClient('placeholder.invalid:1', {
       sessionTimeout: sessionTimeoutMs,
@@ -108,15 +116,12 @@ class LibraryConnection implements Connection {
     const manager = this.#client.connectionManager;
     this.#manager = manager;
     this.#delay = createReconnectDelay(
-      { serverCount: servers.length, sessionTimeoutMs: () => manager.sessionTimeout },
+      { serverCount: () => dialer.count, sessionTimeoutMs: () => manager.sessionTimeout, refusedMs },
       random,
     );
-    manager.servers = shuffled(servers, random);
     // 0 is below what 3.4 and 3.5 take for a request (B15).
     manager.xid = 1;
-    manager.findNextServer = (callback) => this.#connectNext(callback);
-    manager.onSocketConnected = () => this.#onSocketConnected();
-    manager.onSocketData = (chunk) => this.#onSocketData(chunk);
+    manager.connect = () => this.#connect();
     // The library pings only while nothing arrives, and so loses busy sessions (B4). The heartbeat is ours.
     manager.onSocketTimeout = () => {};
     manager.on('state', (state: number) => this.#onState(state));
@@ -219,51 +224,47 @@ class LibraryConnection implements Connection {
 
   // --- connecting
 
-  #connectNext(callback: (server: ServerAddress) => void): void {
+  /** In place of the library's own, which knows neither TLS nor names with several addresses, and never gives up (B2). */
+  #connect(): void {
+    const manager = this.#manager;
+    manager.setState(STATE.connecting);
+    const { signal } = this.#abort;
+    const limitMs = () => Math.min(MAX_HANDSHAKE_MS, manager.sessionTimeout / 3);
+    this.#options.dialer.dial({ signal, delay: this.#delay, limitMs }).then(
+      (line) => this.#greet(line),
+      (error: unknown) => {
+        // Dialing ends by itself only when there is nobody left to connect for.
+        if (!signal.aborted) throw error;
+      },
+    );
+  }
+
+  /** Gives the library its socket, with the listeners that it would have set itself. */
+  #greet(line: Line): void {
     if (this.#disposed) return;
     const manager = this.#manager;
-    this.#connectTimer = setTimeout(() => {
-      const server = manager.servers.shift();
-      if (this.#disposed || server === undefined) return;
-      manager.servers.push(server);
-      callback(server);
-      this.#watchHandshake();
-    }, this.#delay.next());
-  }
-
-  /** The library's own limit ends with the TCP connect: a peer that accepts and says nothing would hold it for ever (B2). */
-  #watchHandshake(): void {
-    const manager = this.#manager;
-    const { socket } = manager;
-    clearTimeout(manager.connectTimeoutHandler ?? undefined);
-    socket?.setKeepAlive(true, 15_000);
-    const limit = Math.min(MAX_HANDSHAKE_MS, manager.sessionTimeout / 3);
-    this.#handshakeTimer = setTimeout(() => {
-      if (manager.socket === socket && manager.state === STATE.connecting) this.#drop('no handshake in time');
-    }, limit);
-  }
-
-  #onSocketConnected(): void {
-    const manager = this.#manager;
-    clearTimeout(manager.connectTimeoutHandler ?? undefined);
-    // A server whose data were wiped drops every client that has seen more than it has, without a word (B10).
-    // After a session timeout in vain the client stops claiming so, and learns whether its session still lives.
-    const downMs = performance.now() - (this.#disconnectedAt ?? performance.now());
-    const lastZxid = downMs > manager.sessionTimeout ? 0n : manager.zxid.readBigInt64BE(0);
-    if (lastZxid === 0n) manager.zxid = Buffer.alloc(8);
-    const hello = packHello({
-      lastZxid,
-      timeoutMs: manager.sessionTimeout,
-      sessionId: manager.sessionId.readBigInt64BE(0),
-      password: manager.sessionPassword,
+    const { socket } = line;
+    this.#line = line;
+    manager.socket = socket;
+    socket.on('data', (chunk: Buffer) => this.#onSocketData(chunk));
+    socket.on('drain', () => manager.onSocketDrain());
+    socket.on('close', () => manager.onSocketClosed());
+    const { hello, lastZxid, requests } = createGreeting({
+      lastZxid: manager.zxid.readBigInt64BE(0),
+      downMs: performance.now() - (this.#disconnectedAt ?? performance.now()),
+      session: { ...this.#session(), timeoutMs: manager.sessionTimeout },
+      credentials: line.credentials,
+      watches: this.#watches,
     });
-    manager.socket?.write(hello);
+    if (lastZxid === 0n) manager.zxid = Buffer.alloc(8);
+    socket.write(hello);
     // At the head, before whatever waits, and never twice (B8).
-    manager.packetQueue.queue.unshift(
-      ...this.#watches
-        .requests(lastZxid)
-        .map((body) => ({ request: packRequest(OPCODE.setWatches, body), callback() {} })),
-    );
+    manager.packetQueue.queue.unshift(...requests.map((request) => ({ request, callback() {} })));
+  }
+
+  #session(): SessionCredentials {
+    const { sessionId, sessionPassword } = this.#manager;
+    return { id: sessionId.readBigInt64BE(0), password: Buffer.from(sessionPassword) };
   }
 
   #onState(state: number): void {
@@ -275,10 +276,8 @@ class LibraryConnection implements Connection {
         this.#onDisconnected();
         return;
       case STATE.expired:
+        this.#line?.settled('refused');
         this.#options.onEvent({ kind: 'expired' });
-        return;
-      case STATE.authFailed:
-        this.#options.onEvent({ kind: 'auth-failed' });
         return;
       case STATE.closed:
         this.#onClosed?.();
@@ -289,10 +288,7 @@ class LibraryConnection implements Connection {
 
   #onConnected(): void {
     const manager = this.#manager;
-    clearTimeout(this.#handshakeTimer);
-    this.#disconnectedAt = undefined;
     this.#lastReadAt = performance.now();
-    this.#delay.connected();
     const { socket, sessionTimeout } = manager;
     this.#beat = startHeartbeat({
       sessionTimeoutMs: sessionTimeout,
@@ -302,20 +298,37 @@ class LibraryConnection implements Connection {
         if (manager.socket === socket) this.#drop(`no answer for ${Math.round(ms)} ms`);
       },
     });
-    const session = {
-      id: manager.sessionId.readBigInt64BE(0),
-      password: Buffer.from(manager.sessionPassword),
-    };
-    this.#options.onEvent({ kind: 'connected', session, timeoutMs: sessionTimeout });
+    // Whoever has credentials is connected when they are taken, and not before.
+    if (this.#line?.credentials === undefined) this.#onAccepted();
+  }
+
+  #onAccepted(): void {
+    this.#disconnectedAt = undefined;
+    this.#delay.connected();
+    this.#line?.settled('accepted');
+    this.#options.onEvent({
+      kind: 'connected',
+      session: this.#session(),
+      timeoutMs: this.#manager.sessionTimeout,
+      server: this.#line?.server ?? '',
+    });
+  }
+
+  /** The library would give up for good. Here another server is asked, and all of them again later (B24). */
+  #onRefused(): void {
+    const server = this.#line?.server ?? '';
+    this.#line?.settled('refused');
+    if (this.#delay.refused()) this.#options.onEvent({ kind: 'auth-failed', server });
+    this.#drop('the server refused the credentials');
   }
 
   /** Puts away everything that the library would carry over into the next connection (B3, B6, B8). */
   #onDisconnected(): void {
     const wasConnected = this.#disconnectedAt === undefined;
     this.#disconnectedAt ??= performance.now();
-    clearTimeout(this.#handshakeTimer);
     this.#beat?.stop();
     this.#beat = undefined;
+    this.#line = undefined;
     this.#delay.disconnected();
     this.#framer.reset();
     this.#manager.pendingBuffer = null;
@@ -359,6 +372,11 @@ class LibraryConnection implements Connection {
       this.#watches.fire({ type, path: reader.text() });
       return true;
     }
+    if (xid === AUTH_XID) {
+      if (frame.readInt32BE(16) === 0) this.#onAccepted();
+      else this.#onRefused();
+      return true;
+    }
     const packet = this.#manager.pendingQueue[0];
     if (packet === undefined || packet.request.header.xid !== xid || !isOurs(packet.request)) return false;
     this.#manager.pendingQueue.shift();
@@ -370,7 +388,6 @@ class LibraryConnection implements Connection {
 
   // --- ending
 
-  /** Always with an error: otherwise the library leaves a timer armed that kills the next, healthy socket (B28). */
   #drop(reason: string): void {
     this.#dropReason ??= reason;
     this.#manager.socket?.destroy(new Error(reason));
@@ -380,13 +397,10 @@ class LibraryConnection implements Connection {
     if (this.#disposed) return;
     this.#disposed = true;
     const manager = this.#manager;
-    clearTimeout(this.#connectTimer);
-    clearTimeout(this.#handshakeTimer);
-    clearTimeout(manager.connectTimeoutHandler ?? undefined);
+    this.#abort.abort(new Error('the connection is closed'));
     this.#beat?.stop();
     this.#delay.disconnected();
     manager.connect = () => {};
-    manager.socket?.on('error', () => {});
     manager.socket?.destroy();
     for (const packet of [...manager.packetQueue.queue.splice(0), ...manager.pendingQueue.splice(0)])
       packet.callback?.(LOST);

@@ -10,7 +10,6 @@ declare module 'node-zookeeper-client' {
 
   interface ConnectionManager extends EventEmitter {
     state: number;
-    servers: { host: string; port: number }[];
     socket?: Socket;
     xid: number;
     zxid: Buffer;
@@ -20,11 +19,11 @@ declare module 'node-zookeeper-client' {
     pendingBuffer: Buffer | null;
     pendingQueue: Packet[];
     packetQueue: { queue: Packet[] };
-    connectTimeoutHandler: NodeJS.Timeout | null;
     connect(): void;
-    findNextServer(callback: (server: { host: string; port: number }) => void): void;
-    onSocketConnected(): void;
+    setState(state: number): void;
     onSocketData(chunk: Buffer): void;
+    onSocketDrain(): void;
+    onSocketClosed(): void;
     onSocketTimeout(): void;
     queue(request: Packet['request'], callback: NonNullable<Packet['callback']>): void;
   }

@@ -120,7 +120,6 @@ function createRefusals(options: { session: Session; path: string; log: Log }): 
 }
 
 function isSaidBySession(error: unknown, session: Session): boolean {
-  if (isTandemError(error, 'REGISTRY_CONNECTION_LOST') || isTandemError(error, 'REGISTRY_AUTH_FAILED'))
-    return true;
+  if (isTandemError(error, 'REGISTRY_CONNECTION_LOST')) return true;
   return isTandemError(error, 'DEADLINE_EXCEEDED') && session.state.state !== 'connected';
 }

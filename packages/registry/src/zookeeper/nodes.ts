@@ -115,8 +115,20 @@ export async function findOurs(
 
 /** Creates the missing ones of a path and its ancestors, persistent and empty. Data that stand there are never touched. */
 export async function ensurePath(session: Session, path: string, options: RunOptions): Promise<void> {
-  const outcome = await session.run(create(path, '', 'persistent'), options);
-  if (outcome.kind !== 'no-parent') return;
+  if (await makeNode(session, path, options)) return;
   await ensurePath(session, path.slice(0, path.lastIndexOf('/')), options);
-  await session.run(create(path, '', 'persistent'), options);
+  await makeNode(session, path, options);
+}
+
+/** False: it has no parent. From the bottom up, so that an ancestor that stands is never touched, whoever may do what there. */
+async function makeNode(session: Session, path: string, options: RunOptions): Promise<boolean> {
+  try {
+    const outcome = await session.run(create(path, '', 'persistent', session.acl), options);
+    return outcome.kind !== 'no-parent';
+  } catch (error) {
+    // The server looks at the rights first: below a closed node it says so even of a child that stands by now.
+    const isClosed = isTandemError(error, 'REGISTRY_REFUSED') && error.details['zookeeperCode'] === NO_AUTH;
+    if (isClosed && (await session.run(exists(path), options)) !== undefined) return true;
+    throw error;
+  }
 }

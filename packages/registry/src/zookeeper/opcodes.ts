@@ -44,6 +44,7 @@ const ERROR_NAMES: Readonly<Record<number, string>> = {
   [-118]: 'SESSION_MOVED',
   [-119]: 'NOT_READONLY',
   [-120]: 'EPHEMERAL_ON_LOCAL_SESSION',
+  [-124]: 'SESSION_CLOSED_REQUIRE_SASL_AUTH',
   [-125]: 'QUOTA_EXCEEDED',
   [-127]: 'THROTTLED',
 };
@@ -80,9 +81,11 @@ export interface Stat {
 /** An error code of the server, as an error that names the operation and the path. */
 export function refusal(operation: Pick<Operation<unknown>, 'name' | 'path'>, code: number): TandemError {
   const name = ERROR_NAMES[code] ?? `CODE_${code}`;
+  // A wrong password is refused by nobody: it only gives no rights.
+  const hint = code === NO_AUTH ? '; compare registry.zookeeper.auth with the ACL there' : '';
   return new TandemError(
     'REGISTRY_REFUSED',
-    `ZooKeeper refused to ${operation.name} ${operation.path}: ${name}`,
+    `ZooKeeper refused to ${operation.name} ${operation.path}: ${name}${hint}`,
     {
       details: { path: operation.path, zookeeperCode: code, zookeeperName: name },
     },
@@ -93,20 +96,27 @@ export type NodeMode = 'persistent' | 'ephemeral' | 'persistent-sequential' | 'e
 const FLAGS = { persistent: 0, ephemeral: 1, 'persistent-sequential': 2, 'ephemeral-sequential': 3 } as const;
 const ALL_PERMISSIONS = 31;
 
+/** `open`: anybody may do anything, as in Nerve. `creator-all`: ZooKeeper's CREATOR_ALL_ACL, only who made it may. */
+export type Acl = 'open' | 'creator-all';
+const WHO = { open: { scheme: 'world', id: 'anyone' }, 'creator-all': { scheme: 'auth', id: '' } } as const;
+
 /** What became of a create: the path as it was made, or the reason why there is none. */
 export type CreateOutcome =
   | { readonly kind: 'created'; readonly path: string }
   | { readonly kind: 'exists' }
   | { readonly kind: 'no-parent' };
 
-/** Creates a node that anybody may read and write, as Nerve does. */
-export function create(path: string, data: string, mode: NodeMode): Operation<CreateOutcome> {
+/** Creates a node; as Nerve does, unless told otherwise, one that anybody may read and write. */
+export function create(
+  path: string,
+  data: string,
+  mode: NodeMode,
+  acl: Acl = 'open',
+): Operation<CreateOutcome> {
   const body = new JuteWriter()
     .text(path)
     .bytes(Buffer.from(data))
-    .vector([{ scheme: 'world', id: 'anyone' }], (writer, acl) =>
-      writer.int(ALL_PERMISSIONS).text(acl.scheme).text(acl.id),
-    )
+    .vector([WHO[acl]], (writer, who) => writer.int(ALL_PERMISSIONS).text(who.scheme).text(who.id))
     .int(FLAGS[mode])
     .toBuffer();
   return {

@@ -1,7 +1,7 @@
 import { TandemError } from '@tandem/core';
 
 import { JuteReader, JuteWriter } from './jute.ts';
-import type { Operation } from './opcodes.ts';
+import { OPCODE, type Operation } from './opcodes.ts';
 
 /** What went wrong or came back. */
 export type Answer<T> =
@@ -16,10 +16,13 @@ export interface LibraryRequest {
 
 const ours = new WeakSet<LibraryRequest>();
 
+/** The answer to what `packAuth` packs has this number too. The library keeps it out of its numbering. */
+export const AUTH_XID = -4;
+
 /** A request for the library's queue, which numbers it and keeps it in order; the bytes are ours. */
-export function packRequest(opcode: number, body: Buffer): LibraryRequest {
+export function packRequest(opcode: number, body: Buffer, xid = 0): LibraryRequest {
   const made: LibraryRequest = {
-    header: { type: opcode, xid: 0 },
+    header: { type: opcode, xid },
     payload: null,
     toBuffer() {
       const head = Buffer.allocUnsafe(12);
@@ -31,6 +34,12 @@ export function packRequest(opcode: number, body: Buffer): LibraryRequest {
   };
   ours.add(made);
   return made;
+}
+
+/** AuthPacket { type, scheme, auth } */
+export function packAuth(credentials: { scheme: string; proof: Buffer }): LibraryRequest {
+  const body = new JuteWriter().int(0).text(credentials.scheme).bytes(credentials.proof).toBuffer();
+  return packRequest(OPCODE.auth, body, AUTH_XID);
 }
 
 /** False for what the library has packed itself. */

@@ -245,7 +245,7 @@ class NodeReconciler implements Reconciler {
     const { session, path, kind, saved, log, signal } = this.#options;
     this.#notePersistent();
     await saved();
-    const wish = create(target.path, target.record, kind.mode);
+    const wish = create(target.path, target.record, kind.mode, session.acl);
     let outcome = await session.run(wish, { signal });
     if (outcome.kind === 'no-parent') {
       await ensurePath(session, path, { signal });

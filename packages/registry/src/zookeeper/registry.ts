@@ -18,10 +18,12 @@ import type {
   RegistryStatus,
   WatchOptions,
 } from '../registry.ts';
+import { type Access, openAccess } from './access.ts';
 import { createAnnouncer } from './announcer.ts';
 import type { ZooKeeperConfig } from './config.ts';
 import { createDeltaSupport, type DeltaSupport } from './delta-support.ts';
 import { mirrorPath } from './mirror.ts';
+import type { Resolve } from './names.ts';
 import { kindOf } from './nodes.ts';
 import { readResume, type Resume } from './resume-file.ts';
 import { ownPathOf } from './reconciler.ts';
@@ -34,15 +36,23 @@ export interface ZooKeeperRegistryOptions {
   readonly log: Log;
   /** Where the session is kept for a successor; without it nothing is resumed. */
   readonly resumeFile?: string;
+  /** How names become addresses; default: as the system does it. */
+  readonly resolve?: Resolve;
+  /** The longest wait before servers that have refused our credentials are asked again; default 30 s. */
+  readonly refusedMs?: number;
 }
 
-/** A registry in ZooKeeper, in Nerve's layout. One session per process and ensemble, shared by all services. */
+/**
+ * A registry in ZooKeeper, in Nerve's layout. One session per process and ensemble, shared by all services.
+ * Rejects with `CONFIG_INVALID` when a file for TLS or auth is missing or does not hold what it should.
+ */
 export async function openZooKeeperRegistry(options: ZooKeeperRegistryOptions): Promise<Registry> {
   const { config, log, resumeFile } = options;
+  const access = await openAccess(config, log);
   const ensemble = `${config.servers.map(formatEndpoint).toSorted().join(',')}${config.chroot}`;
   const resume = resumeFile === undefined ? undefined : await readResume(resumeFile, ensemble, log);
   if (resume !== undefined) log.info({ session: hex(resume.session.id) }, 'resuming the saved session');
-  return new ZooKeeperRegistry(options, ensemble, resume);
+  return new ZooKeeperRegistry(options, access, ensemble, resume);
 }
 
 /** One place that somebody has claimed in this life. */
@@ -68,7 +78,12 @@ class ZooKeeperRegistry implements Registry {
   readonly #resume: ResumeKeeper;
   #closing: Promise<void> | undefined;
 
-  constructor(options: ZooKeeperRegistryOptions, ensemble: string, resume: Resume | undefined) {
+  constructor(
+    options: ZooKeeperRegistryOptions,
+    access: Access,
+    ensemble: string,
+    resume: Resume | undefined,
+  ) {
     this.#options = options;
     this.#deltaSupport = createDeltaSupport({
       isWanted: options.config.mirror === 'auto',
@@ -81,8 +96,12 @@ class ZooKeeperRegistry implements Registry {
     const { resumeFile: file, log } = options;
     this.#resume = createResumeKeeper({ file, ensemble, inherited: resume, log });
     this.#session = openSession({
+      ...access,
       servers: options.config.servers,
       sessionTimeoutMs: options.config.sessionTimeoutMs,
+      acl: options.config.acl,
+      resolve: options.resolve,
+      refusedMs: options.refusedMs,
       resume: resume?.session,
       log,
       onCredentials: (session) => this.#resume.useSession(session),

@@ -1,6 +1,6 @@
 import { setMaxListeners } from 'node:events';
 
-import { formatEndpoint, type Log, messageOf, TandemError, withDeadline } from '@tandem/core';
+import { formatEndpoint, messageOf, TandemError, withDeadline } from '@tandem/core';
 
 import {
   type Connection,
@@ -8,8 +8,8 @@ import {
   openConnection,
   type SessionCredentials,
 } from './connection.ts';
-import type { Operation } from './opcodes.ts';
-import type { ServerAddress } from './servers.ts';
+import { createDialer, type Dialer, type DialerOptions } from './dialer.ts';
+import type { Acl, Operation } from './opcodes.ts';
 import type { WatchListener } from './watches.ts';
 
 /**
@@ -22,16 +22,19 @@ export type SessionState =
   | { readonly state: 'suspended' }
   | { readonly state: 'lost' }
   | { readonly state: 'closed' }
+  /** The servers refuse our credentials. They are asked again from time to time. */
   | { readonly state: 'failed'; readonly error: TandemError };
 
 /** The life line to one ensemble: one session at a time, a new one whenever the server has ended the last. */
 export interface Session {
   readonly state: SessionState;
+  /** Who may do what with the nodes that are made on it. */
+  readonly acl: Acl;
   /** Called on every change of state from now on; returns what ends it. */
   subscribe(listener: (state: SessionState) => void): () => void;
   /**
    * Waits for a connection and runs one operation. `deadlineMs` covers both. Rejects with the codes of
-   * `Connection.run`, `REGISTRY_CLOSED` or `REGISTRY_AUTH_FAILED`. Never repeats an operation by itself.
+   * `Connection.run`, or `REGISTRY_CLOSED`. Never repeats an operation by itself.
    */
   run<T>(operation: Operation<T>, options?: RunOptions): Promise<T>;
   forgetWatch(listener: WatchListener): void;
@@ -47,14 +50,15 @@ export interface RunOptions {
   readonly onWatch?: WatchListener;
 }
 
-export interface SessionOptions {
-  readonly servers: readonly ServerAddress[];
+export interface SessionOptions extends DialerOptions {
   readonly sessionTimeoutMs: number;
+  /** Default: `open`. */
+  readonly acl?: Acl;
   readonly resume?: SessionCredentials | undefined;
   /** Called before anything runs on a session, with what a successor needs to resume it. */
   readonly onCredentials?: (session: SessionCredentials) => void;
-  readonly log: Log;
-  readonly random?: () => number;
+  /** The longest wait before servers that have refused our credentials are asked again; default 30 s. */
+  readonly refusedMs?: number | undefined;
 }
 
 const OPERATION_DEADLINE_MS = 10_000;
@@ -67,21 +71,30 @@ export function openSession(options: SessionOptions): Session {
 
 class SupervisedSession implements Session {
   readonly #options: SessionOptions;
+  readonly #dialer: Dialer;
   readonly #listeners = new Set<(state: SessionState) => void>();
   #state: SessionState = { state: 'connecting' };
   #connection: Connection;
   #renewal: NodeJS.Timeout | undefined;
   readonly #patience: NodeJS.Timeout;
   #closing: Promise<boolean> | undefined;
+  /** Somebody was told that our credentials are refused. */
+  #isRefused = false;
 
   constructor(options: SessionOptions) {
     this.#options = options;
+    this.#dialer = createDialer(options);
     this.#connection = this.#open(options.resume);
     this.#patience = setTimeout(() => {
       if (this.#state.state !== 'connecting') return;
       const servers = options.servers.map(formatEndpoint);
-      options.log.warn({ servers }, 'no connection to ZooKeeper yet, going on trying');
+      const { failures } = this.#dialer;
+      options.log.warn({ servers, failures }, 'no connection to ZooKeeper yet, going on trying');
     }, PATIENCE_MS);
+  }
+
+  get acl(): Acl {
+    return this.#options.acl ?? 'open';
   }
 
   get state(): SessionState {
@@ -118,12 +131,10 @@ class SupervisedSession implements Session {
           case 'closed':
             reject(new TandemError('REGISTRY_CLOSED', 'the ZooKeeper client has been closed'));
             return true;
-          case 'failed':
-            reject(this.#state.error);
-            return true;
           case 'connecting':
           case 'suspended':
           case 'lost':
+          case 'failed':
             return false;
         }
       };
@@ -158,12 +169,13 @@ class SupervisedSession implements Session {
   }
 
   #open(resume: SessionCredentials | undefined): Connection {
-    const { servers, sessionTimeoutMs, random } = this.#options;
+    const { sessionTimeoutMs, refusedMs, random } = this.#options;
     const connection: Connection = openConnection({
-      servers,
+      dialer: this.#dialer,
       sessionTimeoutMs,
       resume,
-      ...(random === undefined ? {} : { random }),
+      refusedMs,
+      random,
       // Events of a connection that has been replaced are nobody's business any more.
       onEvent: (event) => {
         if (this.#connection === connection || this.#connection === undefined) this.#onEvent(event);
@@ -173,12 +185,14 @@ class SupervisedSession implements Session {
   }
 
   #onEvent(event: ConnectionEvent): void {
-    if (this.#state.state === 'closed' || this.#state.state === 'failed') return;
+    if (this.#state.state === 'closed') return;
     const { log } = this.#options;
     switch (event.kind) {
       case 'connected': {
         const id = event.session.id;
-        log.info({ session: hex(id), timeoutMs: event.timeoutMs }, 'connected to ZooKeeper');
+        const { server, timeoutMs } = event;
+        log.info({ session: hex(id), timeoutMs, server }, 'connected to ZooKeeper');
+        this.#isRefused = false;
         this.#options.onCredentials?.(event.session);
         this.#become({ state: 'connected', id });
         return;
@@ -194,8 +208,13 @@ class SupervisedSession implements Session {
         this.#renew();
         return;
       case 'auth-failed': {
-        const error = new TandemError('REGISTRY_AUTH_FAILED', 'ZooKeeper refused the credentials');
-        log.error({ err: error.message }, 'ZooKeeper refused the credentials');
+        const message = 'ZooKeeper refused the credentials';
+        const error = new TandemError('REGISTRY_AUTH_FAILED', message, { details: { server: event.server } });
+        const remedy =
+          'Let the servers accept the scheme of registry.zookeeper.auth, or take it out; they are asked again';
+        if (!this.#isRefused)
+          log.error({ server: event.server, remedy }, 'ZooKeeper refused the credentials');
+        this.#isRefused = true;
         this.#become({ state: 'failed', error });
         return;
       }
