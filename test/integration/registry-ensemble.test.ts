@@ -16,6 +16,7 @@ import { eventually } from '../support/eventually.ts';
 import { createRandom, type Random } from '../support/random.ts';
 import type { RealZooKeeper } from '../support/real-zookeeper.ts';
 import {
+  endLater,
   type Follower,
   follow,
   instanceOf,
@@ -119,6 +120,7 @@ describe('registries on an ensemble', () => {
 
   test('all servers are killed, and a client with them: its successor finds what it had', async () => {
     const directory = await mkdtemp(path.join(tmpdir(), 'tandem-ensemble-'));
+    endLater(() => rm(directory, { recursive: true, force: true }));
     const resumeFile = path.join(directory, 'session.json');
     const doomed = spawnRegistry(ensemble.ports, { path: RESUMED, names: ['i-1', 'i-2'], resumeFile });
     const watcher = follow(fleet.registries[0] as Registry, RESUMED);
@@ -156,7 +158,6 @@ describe('registries on an ensemble', () => {
     fleet.sessionsLiveOn();
     await watcher.stop();
     await successor.close();
-    await rm(directory, { recursive: true, force: true });
   });
 
   test('all servers are restarted, one after the other: nobody notices', async () => {
