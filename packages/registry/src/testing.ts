@@ -4,7 +4,6 @@
  */
 export { createMemoryStore, type MemoryStore } from './memory/store.ts';
 export { type Children, createChildren } from './zookeeper/children.ts';
-export { createDeltaSupport } from './zookeeper/delta-support.ts';
 export { createPace } from './zookeeper/pace.ts';
 export { type Connection, type ConnectionEvent, openConnection } from './zookeeper/connection.ts';
 export { createAnnouncer } from './zookeeper/announcer.ts';
@@ -14,7 +13,6 @@ export { createFramer } from './zookeeper/framer.ts';
 export { startHeartbeat } from './zookeeper/heartbeat.ts';
 export { JuteReader, JuteWriter } from './zookeeper/jute.ts';
 export {
-  addWatch,
   BAD_VERSION,
   create,
   exists,
@@ -27,11 +25,13 @@ export {
   refusal,
   remove,
   removeWatches,
+  setRecursiveWatches,
   setData,
   sync,
 } from './zookeeper/opcodes.ts';
 export { createReconnectDelay } from './zookeeper/reconnect-delay.ts';
 export { openZooKeeperRegistry } from './zookeeper/registry.ts';
+export { createRecursiveWatches } from './zookeeper/recursive-watches.ts';
 export { readResume, writeResume } from './zookeeper/resume-file.ts';
 export { createServerList } from './zookeeper/server-list.ts';
 export { explainServer, parseServer } from './zookeeper/servers.ts';

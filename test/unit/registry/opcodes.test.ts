@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import {
-  addWatch,
   BAD_VERSION,
   create,
   exists,
@@ -17,6 +16,7 @@ import {
   refusal,
   remove,
   removeWatches,
+  setRecursiveWatches,
   setData,
   sync,
 } from '@tandem/registry/testing';
@@ -100,10 +100,12 @@ describe('opcodes: what goes over the wire', () => {
 });
 
 describe('opcodes: persistent watches and reads in one go', () => {
-  test('addWatch asks for a persistent recursive watch, and learns whether the server has such a thing', () => {
-    const operation = addWatch('/a');
+  test('recursive watches are set in one request, which tells whether the server has such things', () => {
+    const operation = setRecursiveWatches(['/a', '/b']);
     const reader = new WireReader(operation.body);
-    assert.deepEqual([operation.opcode, reader.text(), reader.int(), reader.remaining], [106, '/a', 1, 0]);
+    assert.deepEqual([operation.opcode, reader.long()], [105, 0n]);
+    assert.deepEqual([reader.texts(), reader.texts(), reader.texts(), reader.texts()], [[], [], [], []]);
+    assert.deepEqual([reader.texts(), reader.remaining], [['/a', '/b'], 0]);
     assert.equal(operation.parse(new JuteReader(Buffer.alloc(0))), true);
     assert.deepEqual(operation.recover?.(-6), { value: false });
     assert.equal(operation.recover?.(-102), undefined);

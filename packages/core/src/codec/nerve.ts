@@ -64,25 +64,32 @@ function toInstance(record: JsonObject): Decoded {
   if (!endpoint.ok) return endpoint;
   const { name, weight, haproxy_server_options: options } = record;
   const labels = toLabels(record['labels']);
-  const instance: Instance = {
+  // One object, field by field: a fleet of records is decoded at every start.
+  const instance: { -readonly [Key in keyof Instance]: Instance[Key] } = {
     name: typeof name === 'string' ? name : '',
     host: endpoint.host,
     port: endpoint.port,
-    ...(typeof weight === 'number' && Number.isInteger(weight) && weight >= 0 ? { weight } : {}),
-    ...(typeof options === 'string' ? { haproxyServerOptions: options } : {}),
-    ...(labels === undefined ? {} : { labels }),
   };
+  if (typeof weight === 'number' && Number.isInteger(weight) && weight >= 0) instance.weight = weight;
+  if (typeof options === 'string') instance.haproxyServerOptions = options;
+  if (labels !== undefined) instance.labels = labels;
   return { ok: true, instance };
 }
 
-function toLabels(value: unknown): Record<string, string> | undefined {
+function toLabels(value: unknown): Readonly<Record<string, string>> | undefined {
   if (!isObject(value)) return undefined;
+  if (areTexts(value)) return value;
   const labels: [string, string][] = [];
   for (const [key, label] of Object.entries(value)) {
     if (typeof label === 'string') labels.push([key, label]);
     else if (typeof label === 'number' || typeof label === 'boolean') labels.push([key, String(label)]);
   }
   return Object.fromEntries(labels);
+}
+
+function areTexts(object: JsonObject): object is Readonly<Record<string, string>> {
+  for (const key of Object.keys(object)) if (typeof object[key] !== 'string') return false;
+  return true;
 }
 
 function toUrlSafe(base64: string): string {

@@ -51,9 +51,7 @@ export interface Listing {
 }
 
 /** Read once, never changed. */
-type Entry =
-  | { readonly id: InstanceId; readonly sequence: number; readonly instance: Instance }
-  | { readonly rejected: Rejection };
+type Entry = { readonly id: InstanceId; readonly instance: Instance } | { readonly rejected: Rejection };
 
 /** One node from its creation, or from the last change of its data, on. */
 interface Child {
@@ -189,7 +187,7 @@ class JournaledChildren implements Children {
     const decoded = this.#codec.decodeRecord(data);
     this.#learn(
       child,
-      decoded.ok ? toEntry(name, decoded.instance) : { rejected: { place: name, reason: decoded.reason } },
+      decoded.ok ? toEntry(decoded.instance) : { rejected: { place: name, reason: decoded.reason } },
     );
   }
 
@@ -221,7 +219,7 @@ class JournaledChildren implements Children {
 
   #meet(name: string): Child {
     const decoded = this.#codec.decodeName(name);
-    const entry = decoded?.ok === true ? toEntry(name, decoded.instance) : undefined;
+    const entry = decoded?.ok === true ? toEntry(decoded.instance) : undefined;
     return { name, entry, isGone: false };
   }
 
@@ -257,6 +255,10 @@ class JournaledChildren implements Children {
 
   /** Makes one step of everything between what is shown and what is. */
   #collapse(): void {
+    if (this.#roster.isEmpty()) {
+      this.#journal = [{ added: [...this.#actual.values()], removed: [] }];
+      return;
+    }
     const shown = this.#roster.members();
     const actual = new Set(this.#actual.values());
     this.#journal = [
@@ -286,13 +288,8 @@ function lifeOf(stat: Stat): string {
   return `${stat.czxid} ${stat.ctime}`;
 }
 
-function toEntry(name: string, instance: Instance): Entry {
-  return { id: instanceId(instance), sequence: sequenceOf(name), instance };
-}
-
-function sequenceOf(name: string): number {
-  const digits = name.slice(name.lastIndexOf('_') + 1);
-  return /^\d+$/.test(digits) ? Number(digits) : -1;
+function toEntry(instance: Instance): Entry {
+  return { id: instanceId(instance), instance };
 }
 
 function isEqual(a: Entry, b: Entry): boolean {
@@ -312,15 +309,16 @@ function isSame(a: Snapshot, b: Snapshot): boolean {
 /** The children that are shown, in the order of a snapshot. */
 interface Roster {
   change(added: readonly Child[], removed: readonly Child[]): void;
+  isEmpty(): boolean;
   members(): ReadonlySet<Child>;
   snapshot(): Snapshot;
 }
 
-interface Seat {
-  readonly child: Child;
-  readonly id: InstanceId;
-  readonly sequence: number;
-  readonly instance: Instance;
+/** A child whose data are an instance. */
+type Seated = Child & { readonly entry: Extract<Entry, { instance: Instance }> };
+
+function isSeated(child: Child): child is Seated {
+  return child.entry !== undefined && 'instance' in child.entry;
 }
 
 /** Changes of more than this are sorted together. */
@@ -328,30 +326,28 @@ const FEW = 16;
 
 function createRoster(): Roster {
   const rejected = new Map<Child, Rejection>();
-  let seats: Seat[] = [];
+  let seated: Seated[] = [];
 
   function add(children: readonly Child[]): void {
-    const next: Seat[] = [];
+    const next = children.filter(isSeated);
+    if (next.length > FEW) seated = [...seated, ...next].toSorted(bySeat);
+    else for (const child of next) seated.splice(placeOf(seated, child), 0, child);
+    if (next.length === children.length) return;
     for (const child of children) {
-      const { entry } = child;
-      if (entry === undefined) continue;
-      if ('rejected' in entry) rejected.set(child, entry.rejected);
-      else next.push({ child, id: entry.id, sequence: entry.sequence, instance: entry.instance });
+      if (child.entry !== undefined && 'rejected' in child.entry) rejected.set(child, child.entry.rejected);
     }
-    if (next.length > FEW) seats = [...seats, ...next].toSorted(bySeat);
-    else for (const seat of next) seats.splice(placeOf(seats, seat), 0, seat);
   }
 
   function remove(children: readonly Child[]): void {
     for (const child of children) rejected.delete(child);
     if (children.length > FEW) {
       const gone = new Set(children);
-      seats = seats.filter(({ child }) => !gone.has(child));
+      seated = seated.filter((child) => !gone.has(child));
       return;
     }
     for (const child of children) {
-      const index = seats.findIndex((seat) => seat.child === child);
-      if (index !== -1) seats.splice(index, 1);
+      const index = seated.findIndex((other) => other === child);
+      if (index !== -1) seated.splice(index, 1);
     }
   }
 
@@ -360,14 +356,15 @@ function createRoster(): Roster {
       add(added);
       remove(removed);
     },
-    members: () => new Set([...seats.map(({ child }) => child), ...rejected.keys()]),
+    isEmpty: () => seated.length === 0 && rejected.size === 0,
+    members: () => new Set<Child>([...seated, ...rejected.keys()]),
     snapshot() {
       const instances: Instance[] = [];
       let last: InstanceId | undefined;
       // Of two nodes of one instance the newer record counts.
-      for (const { id, instance } of seats) {
-        if (id !== last) instances.push(instance);
-        last = id;
+      for (const { entry } of seated) {
+        if (entry.id !== last) instances.push(entry.instance);
+        last = entry.id;
       }
       return { instances, rejected: [...rejected.values()].toSorted(byPlace) };
     },
@@ -375,22 +372,27 @@ function createRoster(): Roster {
 }
 
 /** Newest first among those of one instance. */
-function bySeat(a: Seat, b: Seat): number {
-  if (a.id !== b.id) return a.id < b.id ? -1 : 1;
-  return b.sequence - a.sequence;
+function bySeat(a: Seated, b: Seated): number {
+  if (a.entry.id !== b.entry.id) return a.entry.id < b.entry.id ? -1 : 1;
+  return sequenceOf(b.name) - sequenceOf(a.name);
+}
+
+function sequenceOf(name: string): number {
+  const digits = name.slice(name.lastIndexOf('_') + 1);
+  return /^\d+$/.test(digits) ? Number(digits) : -1;
 }
 
 function byPlace(a: Rejection, b: Rejection): number {
   return a.place < b.place ? -1 : a.place > b.place ? 1 : 0;
 }
 
-function placeOf(seats: readonly Seat[], seat: Seat): number {
+function placeOf(seated: readonly Seated[], child: Seated): number {
   let low = 0;
-  let high = seats.length;
+  let high = seated.length;
   while (low < high) {
     const middle = (low + high) >>> 1;
-    const found = seats[middle];
-    if (found !== undefined && bySeat(found, seat) < 0) low = middle + 1;
+    const found = seated[middle];
+    if (found !== undefined && bySeat(found, child) < 0) low = middle + 1;
     else high = middle;
   }
   return low;

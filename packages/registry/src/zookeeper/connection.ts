@@ -21,10 +21,12 @@ export interface Connection {
   /**
    * Sends one operation and resolves with its answer. Rejects at once while there is no connection, and with
    * `REGISTRY_CONNECTION_LOST` when it breaks before the answer (the outcome is then unknown).
-   * `onWatch` is called when the watch that the operation set fires: once, or for ever if it is persistent. Whoever aborts the signal has stopped
+   * `onWatch` is called once when the watch that the operation set fires. Whoever aborts the signal has stopped
    * waiting: what is not sent by then never is, and a watch that comes too late is not kept.
    */
   run<T>(operation: Operation<T>, options: { signal: AbortSignal; onWatch?: WatchListener }): Promise<T>;
+  /** From now on the listener hears of everything at and below a path that the server tells this connection. */
+  listenBelow(path: string, listener: WatchListener): void;
   forgetWatch(listener: WatchListener): void;
   /**
    * Ends within two seconds. `keepSession` leaves session and ephemeral nodes to whoever resumes it.
@@ -153,15 +155,14 @@ class LibraryConnection implements Connection {
       };
       this.#window.enter({
         signal,
-        send: () => {
-          // Before its answer: to take it off again is then always the later request.
-          if (operation.isWatching === true && onWatch !== undefined)
-            this.#watches.addRecursive(operation.path, onWatch);
-          this.#send(operation, settle, () => reject(connectionLost(operation)));
-        },
+        send: () => this.#send(operation, settle, () => reject(connectionLost(operation))),
         fail: reject,
       });
     });
+  }
+
+  listenBelow(path: string, listener: WatchListener): void {
+    this.#watches.addRecursive(path, listener);
   }
 
   forgetWatch(listener: WatchListener): void {

@@ -3,7 +3,8 @@ import type { TandemError } from '@tandem/core';
 import type { Children } from './children.ts';
 import type { Follower, FollowerOptions } from './follower.ts';
 import { runInOrder } from './in-order.ts';
-import { addWatch, exists, getChildren, getData, multiRead, NO_AUTH, refusal } from './opcodes.ts';
+import { exists, getChildren, getData, multiRead, NO_AUTH, refusal } from './opcodes.ts';
+import type { RecursiveWatches } from './recursive-watches.ts';
 import { EVENT, type WatchEvent } from './watches.ts';
 
 export interface DeltaFollower extends Follower {
@@ -26,9 +27,8 @@ const VERIFY_MS = 5_000;
  * Nobody else in this session may set a one-shot data watch on the path itself: on 3.6 to 3.8 it would silently
  * replace this one (reference 6, trap 4).
  */
-export function createDelta(options: FollowerOptions): DeltaFollower {
-  const { session, path, children, ring } = options;
-  const prefix = path === '/' ? '/' : `${path}/`;
+export function createDelta(options: FollowerOptions & { watches: RecursiveWatches }): DeltaFollower {
+  const { session, path, children, ring, watches } = options;
   let isWatched = false;
   let isDue = false;
   let verification: NodeJS.Timeout | undefined;
@@ -48,28 +48,9 @@ export function createDelta(options: FollowerOptions): DeltaFollower {
   const onWatch = (event: WatchEvent): void => {
     verifyLater();
     if (event.path === path) tellOfPath(children, event.type);
-    else tellOfChild(children, event.type, event.path.slice(prefix.length));
+    else tellOfChild(children, event.type, event.path.slice(path.length + 1));
     ring();
   };
-
-  async function readBatch(names: readonly string[], signal: AbortSignal): Promise<void> {
-    const paths = names.map((name) => `${prefix}${name}`);
-    let failed: TandemError | undefined;
-    await runInOrder(session, multiRead(paths), { signal }, (outcomes) => {
-      for (const [index, name] of names.entries()) {
-        const outcome = outcomes[index];
-        if (outcome === undefined) continue;
-        if (outcome.kind === 'read') {
-          children.read(name, outcome.data);
-          continue;
-        }
-        const error = refusal(getData(`${prefix}${name}`), outcome.code);
-        if (outcome.code === NO_AUTH) children.refuse(name, error.message);
-        else failed = error;
-      }
-    });
-    if (failed !== undefined) throw failed;
-  }
 
   return {
     reconnected() {
@@ -80,7 +61,10 @@ export function createDelta(options: FollowerOptions): DeltaFollower {
       // A connection that ends meanwhile takes it back.
       isWatched = true;
       try {
-        if (!(await session.run(addWatch(path), { signal, onWatch }))) return false;
+        if (!(await watches.set(path, onWatch, signal))) {
+          isWatched = false;
+          return false;
+        }
         // What happened while nobody watched.
         children.doubt();
         isDue = true;
@@ -101,7 +85,7 @@ export function createDelta(options: FollowerOptions): DeltaFollower {
       const names = children.unread();
       const batches: Promise<void>[] = [];
       for (let start = 0; start < names.length; start += READS_AT_ONCE) {
-        batches.push(readBatch(names.slice(start, start + READS_AT_ONCE), signal));
+        batches.push(readBatch(options, names.slice(start, start + READS_AT_ONCE), signal));
       }
       await Promise.all(batches);
     },
@@ -110,6 +94,29 @@ export function createDelta(options: FollowerOptions): DeltaFollower {
       session.forgetWatch(onWatch);
     },
   };
+}
+
+async function readBatch(
+  { session, path, children }: FollowerOptions,
+  names: readonly string[],
+  signal: AbortSignal,
+): Promise<void> {
+  const paths = names.map((name) => `${path}/${name}`);
+  let failed: TandemError | undefined;
+  await runInOrder(session, multiRead(paths), { signal }, (outcomes) => {
+    for (const [index, name] of names.entries()) {
+      const outcome = outcomes[index];
+      if (outcome === undefined) continue;
+      if (outcome.kind === 'read') {
+        children.read(name, outcome.data);
+        continue;
+      }
+      const error = refusal(getData(`${path}/${name}`), outcome.code);
+      if (outcome.code === NO_AUTH) children.refuse(name, error.message);
+      else failed = error;
+    }
+  });
+  if (failed !== undefined) throw failed;
 }
 
 function tellOfPath(children: Children, type: number): void {

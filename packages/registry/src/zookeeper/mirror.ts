@@ -12,7 +12,7 @@ import {
 import { createChildren } from './children.ts';
 import { createClassic } from './classic.ts';
 import { createDelta } from './delta.ts';
-import type { DeltaSupport } from './delta-support.ts';
+import type { RecursiveWatches } from './recursive-watches.ts';
 import type { Session } from './session.ts';
 
 const RETRY = { baseMs: 50, maxMs: 2_000 };
@@ -28,17 +28,17 @@ export async function* mirrorPath(options: {
   session: Session;
   path: string;
   codec: Codec;
-  support: DeltaSupport;
+  watches: RecursiveWatches;
   signal: AbortSignal;
   log: Log;
 }): AsyncGenerator<Snapshot> {
-  const { session, path, codec, support, signal } = options;
+  const { session, path, codec, watches, signal } = options;
   const backoff = createBackoff(RETRY);
   const refusals = createRefusals(options);
   const bell = createLatest<true>(signal);
   const ring = () => bell.set(true);
   const children = createChildren(codec);
-  const delta = createDelta({ session, path, codec, children, ring });
+  const delta = createDelta({ session, path, codec, children, ring, watches });
   const classic = createClassic({ session, path, codec, children, ring });
   const followers = [delta, classic];
   const unsubscribe = session.subscribe((state) => {
@@ -62,7 +62,7 @@ export async function* mirrorPath(options: {
 
   async function sync(): Promise<void> {
     const id = await session.connected(signal);
-    if (await support.attempt(() => delta.watch(signal))) {
+    if (await delta.watch(signal)) {
       await delta.sync(signal);
       return;
     }

@@ -15,7 +15,7 @@ export const OPCODE = {
   multiRead: 22,
   auth: 100,
   setWatches: 101,
-  addWatch: 106,
+  setWatches2: 105,
 } as const;
 export const UNIMPLEMENTED = -6;
 export const NO_NODE = -101;
@@ -62,8 +62,6 @@ export interface Operation<T> {
   recover?(code: number): { readonly value: T } | undefined;
   /** The kind of one-shot watch that stands after this answer (0: no error). */
   watchKind?(code: number): WatchKind | undefined;
-  /** It sets a persistent recursive watch: events may follow it at once. */
-  readonly isWatching?: true;
 }
 
 /** The part of a node's Stat that Tandem reads. Sizes in bytes. */
@@ -216,21 +214,22 @@ export function getChildren(
   };
 }
 
-/** ZooKeeper's AddWatchMode PERSISTENT_RECURSIVE and WatcherType Any. */
-const PERSISTENT_RECURSIVE = 1;
+/** ZooKeeper's WatcherType Any. */
 const ANY_WATCH = 3;
 
 /**
- * Sets a persistent watch on a path and everything below it, whether or not it exists: 3.6 and later. Resolves with
- * whether the server has such a thing; one that has not ends the connection, too.
+ * Sets a persistent watch on each path and everything below it, whether or not it exists: SetWatches2, 3.6 and later.
+ * Resolves with whether the server has such a thing; one that has not ends the connection, too.
  */
-export function addWatch(path: string): Operation<boolean> {
+export function setRecursiveWatches(paths: readonly string[]): Operation<boolean> {
+  const writer = new JuteWriter().long(0n);
+  // Data, exist, child and persistent watches that are not recursive.
+  for (let kind = 0; kind < 4; kind += 1) writer.int(0);
   return {
     name: 'watch',
-    opcode: OPCODE.addWatch,
-    path,
-    body: new JuteWriter().text(path).int(PERSISTENT_RECURSIVE).toBuffer(),
-    isWatching: true,
+    opcode: OPCODE.setWatches2,
+    path: `${paths[0]} and ${paths.length - 1} others`,
+    body: writer.vector(paths, (out, path) => out.text(path)).toBuffer(),
     parse: () => true,
     recover: (code) => (code === UNIMPLEMENTED ? { value: false } : undefined),
   };

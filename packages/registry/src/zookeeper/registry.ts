@@ -21,13 +21,13 @@ import type {
 import { type Access, openAccess } from './access.ts';
 import { createAnnouncer } from './announcer.ts';
 import type { ZooKeeperConfig } from './config.ts';
-import { createDeltaSupport, type DeltaSupport } from './delta-support.ts';
 import { mirrorPath } from './mirror.ts';
 import type { Resolve } from './names.ts';
 import { kindOf } from './nodes.ts';
 import { readResume, type Resume } from './resume-file.ts';
 import { ownPathOf } from './reconciler.ts';
 import { createResumeKeeper, type ResumeKeeper } from './resume-keeper.ts';
+import { createRecursiveWatches, type RecursiveWatches } from './recursive-watches.ts';
 import { hex, openSession, type Session } from './session.ts';
 import { sweepInherited } from './sweep.ts';
 
@@ -71,7 +71,7 @@ class ZooKeeperRegistry implements Registry {
   readonly #left = new Map<string, Set<InstanceId>>();
   readonly #announcers = new Set<Announcer>();
   readonly #abort = new AbortController();
-  readonly #deltaSupport: DeltaSupport;
+  readonly #watches: RecursiveWatches;
   readonly #inherited: Resume | undefined;
   /** Paths of an earlier life below which nobody has withdrawn yet what is not wanted. */
   readonly #unswept: Set<string>;
@@ -85,10 +85,6 @@ class ZooKeeperRegistry implements Registry {
     resume: Resume | undefined,
   ) {
     this.#options = options;
-    this.#deltaSupport = createDeltaSupport({
-      isWanted: options.config.mirror === 'auto',
-      log: options.log,
-    });
     // Every watch of the process listens to it.
     setMaxListeners(0, this.#abort.signal);
     this.#inherited = resume;
@@ -106,6 +102,8 @@ class ZooKeeperRegistry implements Registry {
       log,
       onCredentials: (session) => this.#resume.useSession(session),
     });
+    const isWanted = options.config.mirror === 'auto';
+    this.#watches = createRecursiveWatches({ session: this.#session, isWanted, log });
   }
 
   get status(): RegistryStatus {
@@ -180,7 +178,7 @@ class ZooKeeperRegistry implements Registry {
         session: this.#session,
         path: full,
         codec,
-        support: this.#deltaSupport,
+        watches: this.#watches,
         signal: ended,
         log,
       });

@@ -37,6 +37,8 @@ export interface Session {
    * `Connection.run`, or `REGISTRY_CLOSED`. Never repeats an operation by itself.
    */
   run<T>(operation: Operation<T>, options?: RunOptions): Promise<T>;
+  /** The listener hears of what recursive watches tell of a path, until it is forgotten or the session has ended. */
+  listenBelow(path: string, listener: WatchListener): void;
   forgetWatch(listener: WatchListener): void;
   /** Resolves with the session's id once there is a connection; rejects with the reason of the signal. */
   connected(signal: AbortSignal): Promise<bigint>;
@@ -115,6 +117,10 @@ class SupervisedSession implements Session {
       await this.connected(signal);
       return this.#connection.run(operation, { signal, ...watch });
     });
+  }
+
+  listenBelow(path: string, listener: WatchListener): void {
+    this.#connection.listenBelow(path, listener);
   }
 
   forgetWatch(listener: WatchListener): void {
