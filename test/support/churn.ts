@@ -137,10 +137,13 @@ export async function truthOf(port: number, path: string): Promise<Snapshot> {
     const newest = new Map<string, { sequence: number; instance: Instance }>();
     const rejected: Rejection[] = [];
     const nodes = await Promise.all(
-      children.map(async (child) => ({
-        name: String(child),
-        node: await zk.getData(client, `${path}/${child}`),
-      })),
+      children
+        .map(String)
+        .toSorted((a, b) => (a < b ? -1 : 1))
+        .map(async (child) => ({
+          name: String(child),
+          node: await zk.getData(client, `${path}/${child}`),
+        })),
     );
     for (const { name, node } of nodes) {
       const decoded = CODEC.decodeName(name) ?? CODEC.decodeRecord(Buffer.from(node.data ?? ''));
@@ -150,6 +153,7 @@ export async function truthOf(port: number, path: string): Promise<Snapshot> {
       }
       const sequence = Number(/_(\d+)$/.exec(name)?.[1] ?? -1);
       const id = instanceId(decoded.instance);
+      // Of several without a number the first name counts.
       if (sequence > (newest.get(id)?.sequence ?? -2))
         newest.set(id, { sequence, instance: decoded.instance });
     }

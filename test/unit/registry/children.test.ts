@@ -184,6 +184,20 @@ describe('children of a path', () => {
   });
 });
 
+test('children of a path: of two nodes of one instance without a number always the same one counts', () => {
+  const orders = [
+    ['a_', 'b_'],
+    ['b_', 'a_'],
+  ];
+  const shown = orders.map((names) => {
+    const children = createChildren(codecFor());
+    children.list({ children: names, stat: statOf(2) });
+    for (const name of names) children.read(name, Buffer.from(record('same', name === 'a_' ? 1 : 2)));
+    return children.take()?.instances.map(({ weight }) => weight);
+  });
+  assert.deepEqual(shown, [[1], [1]]);
+});
+
 /** A path on a server, and the wire to one client: answers and events in one order. */
 class Wire {
   readonly children = createChildren(codecFor());

@@ -371,10 +371,11 @@ function createRoster(): Roster {
   };
 }
 
-/** Newest first among those of one instance. */
+/** Newest first among those of one instance; of several without a number, always the same one. */
 function bySeat(a: Seated, b: Seated): number {
   if (a.entry.id !== b.entry.id) return a.entry.id < b.entry.id ? -1 : 1;
-  return sequenceOf(b.name) - sequenceOf(a.name);
+  const older = sequenceOf(b.name) - sequenceOf(a.name);
+  return older === 0 && a.name !== b.name ? (a.name < b.name ? -1 : 1) : older;
 }
 
 function sequenceOf(name: string): number {
