@@ -141,7 +141,7 @@ export async function truthOf(port: number, path: string): Promise<Snapshot> {
         .map(String)
         .toSorted((a, b) => (a < b ? -1 : 1))
         .map(async (child) => ({
-          name: String(child),
+          name: child,
           node: await zk.getData(client, `${path}/${child}`),
         })),
     );

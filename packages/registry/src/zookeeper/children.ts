@@ -1,13 +1,7 @@
-import {
-  type Codec,
-  type Instance,
-  type InstanceId,
-  instanceId,
-  type Rejection,
-  type Snapshot,
-} from '@tandem/core';
+import { type Codec, type Instance, instanceId, type Snapshot } from '@tandem/core';
 
 import type { Stat } from './opcodes.ts';
+import { type Child, createRoster, type Entry } from './roster.ts';
 
 /**
  * What is known of the children of one path, and what of that may be shown. Pure: it is told of lists, events and data
@@ -48,20 +42,6 @@ export interface Children {
 export interface Listing {
   readonly children: readonly string[];
   readonly stat: Stat;
-}
-
-/** Read once, never changed. */
-type Entry = { readonly id: InstanceId; readonly instance: Instance } | { readonly rejected: Rejection };
-
-/** One node from its creation, or from the last change of its data, on. */
-interface Child {
-  readonly name: string;
-  /** Undefined until its data are read. */
-  entry: Entry | undefined;
-  /** What its data said before they may have changed. */
-  readonly before?: Entry | undefined;
-  /** Its name may be in use again, but not by this node. */
-  isGone: boolean;
 }
 
 /** What happened at once. */
@@ -304,97 +284,4 @@ function isSame(a: Snapshot, b: Snapshot): boolean {
     a.instances.every((instance, index) => instance === b.instances[index]) &&
     a.rejected.every((rejection, index) => rejection === b.rejected[index])
   );
-}
-
-/** The children that are shown, in the order of a snapshot. */
-interface Roster {
-  change(added: readonly Child[], removed: readonly Child[]): void;
-  isEmpty(): boolean;
-  members(): ReadonlySet<Child>;
-  snapshot(): Snapshot;
-}
-
-/** A child whose data are an instance. */
-type Seated = Child & { readonly entry: Extract<Entry, { instance: Instance }> };
-
-function isSeated(child: Child): child is Seated {
-  return child.entry !== undefined && 'instance' in child.entry;
-}
-
-/** Changes of more than this are sorted together. */
-const FEW = 16;
-
-function createRoster(): Roster {
-  const rejected = new Map<Child, Rejection>();
-  let seated: Seated[] = [];
-
-  function add(children: readonly Child[]): void {
-    const next = children.filter(isSeated);
-    if (next.length > FEW) seated = [...seated, ...next].toSorted(bySeat);
-    else for (const child of next) seated.splice(placeOf(seated, child), 0, child);
-    if (next.length === children.length) return;
-    for (const child of children) {
-      if (child.entry !== undefined && 'rejected' in child.entry) rejected.set(child, child.entry.rejected);
-    }
-  }
-
-  function remove(children: readonly Child[]): void {
-    for (const child of children) rejected.delete(child);
-    if (children.length > FEW) {
-      const gone = new Set(children);
-      seated = seated.filter((child) => !gone.has(child));
-      return;
-    }
-    for (const child of children) {
-      const index = seated.findIndex((other) => other === child);
-      if (index !== -1) seated.splice(index, 1);
-    }
-  }
-
-  return {
-    change(added, removed) {
-      add(added);
-      remove(removed);
-    },
-    isEmpty: () => seated.length === 0 && rejected.size === 0,
-    members: () => new Set<Child>([...seated, ...rejected.keys()]),
-    snapshot() {
-      const instances: Instance[] = [];
-      let last: InstanceId | undefined;
-      // Of two nodes of one instance the newer record counts.
-      for (const { entry } of seated) {
-        if (entry.id !== last) instances.push(entry.instance);
-        last = entry.id;
-      }
-      return { instances, rejected: [...rejected.values()].toSorted(byPlace) };
-    },
-  };
-}
-
-/** Newest first among those of one instance; of several without a number, always the same one. */
-function bySeat(a: Seated, b: Seated): number {
-  if (a.entry.id !== b.entry.id) return a.entry.id < b.entry.id ? -1 : 1;
-  const older = sequenceOf(b.name) - sequenceOf(a.name);
-  return older === 0 && a.name !== b.name ? (a.name < b.name ? -1 : 1) : older;
-}
-
-function sequenceOf(name: string): number {
-  const digits = name.slice(name.lastIndexOf('_') + 1);
-  return /^\d+$/.test(digits) ? Number(digits) : -1;
-}
-
-function byPlace(a: Rejection, b: Rejection): number {
-  return a.place < b.place ? -1 : a.place > b.place ? 1 : 0;
-}
-
-function placeOf(seated: readonly Seated[], child: Seated): number {
-  let low = 0;
-  let high = seated.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    const found = seated[middle];
-    if (found !== undefined && bySeat(found, child) < 0) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
