@@ -118,47 +118,46 @@ describe('opcodes: persistent watches and reads in one go', () => {
     assert.notEqual(operation.recover?.(-121), undefined);
   });
 
-  test('multiRead asks for data without watches, and ends with the end of the list', () => {
-    const operation = multiRead(['/a', '/b']);
+  test('several reads go in one request, without watches, and end with the end of the list', () => {
+    const operation = multiRead([
+      { kind: 'data', path: '/a' },
+      { kind: 'children', path: '/b' },
+    ]);
     const reader = new WireReader(operation.body);
-    for (const path of ['/a', '/b'])
+    for (const [opcode, path] of [
+      [4, '/a'],
+      [8, '/b'],
+    ])
       assert.deepEqual(
         [reader.int(), reader.boolean(), reader.int(), reader.text(), reader.boolean()],
-        [4, false, -1, path, false],
+        [opcode, false, -1, path, false],
       );
     assert.deepEqual([reader.int(), reader.boolean(), reader.int(), reader.remaining], [-1, true, -1, 0]);
   });
 
-  test('of several reads each has its own outcome: data, no such node, not permitted', () => {
-    const answer = new WireWriter()
-      .int(4)
-      .boolean(false)
-      .int(0)
-      .text('{}')
-      .raw(stat())
-      .int(-1)
-      .boolean(false)
-      .int(-101)
-      .int(-101)
-      .int(-1)
-      .boolean(false)
-      .int(-102)
-      .int(-102)
-      .int(-1)
-      .boolean(true)
-      .int(-1);
-    const outcomes = multiRead(['/a', '/b', '/c']).parse(new JuteReader(answer.bytes()));
+  test('of several reads each has its own outcome: data, names, no such node, not permitted', () => {
+    const answer = new WireWriter();
+    const header = (type: number, code = 0) => answer.int(type).boolean(false).int(code);
+    header(4).text('{}').raw(stat(-5n));
+    header(8).texts(['x', 'y']);
+    header(-1, -101).int(-101);
+    header(-1, -102).int(-102);
+    answer.int(-1).boolean(true).int(-1);
+    const outcomes = multiRead([]).parse(new JuteReader(answer.bytes()));
     assert.deepEqual(outcomes, [
-      { kind: 'read', data: Buffer.from('{}') },
-      { kind: 'read', data: undefined },
+      { kind: 'data', data: Buffer.from('{}'), stat: STAT },
+      { kind: 'children', children: ['x', 'y'] },
+      { kind: 'missing' },
       { kind: 'refused', code: -102 },
     ]);
   });
 
-  test('an answer of several reads that is cut short throws', () => {
+  test('an answer of several reads that is cut short, or of something else, throws', () => {
     const answer = new WireWriter().int(4).boolean(false).int(0).text('{}').raw(stat()).bytes();
     for (let length = 0; length <= answer.length; length += 1)
-      assert.throws(() => multiRead(['/a']).parse(new JuteReader(answer.subarray(0, length))), RangeError);
+      assert.throws(() => multiRead([]).parse(new JuteReader(answer.subarray(0, length))), RangeError);
+    const other = new WireWriter().int(5).boolean(false).int(0).bytes();
+    assert.throws(() => multiRead([]).parse(new JuteReader(other)), RangeError);
   });
 });
 

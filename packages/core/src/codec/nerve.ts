@@ -1,6 +1,6 @@
 import type { Instance } from '../instance.ts';
 import type { Codec, Decoded } from './codec.ts';
-import { isObject, type JsonObject, parseEndpoint, parseObject } from './record.ts';
+import { isObject, type JsonObject, parseEndpoint, parseObject, parseText } from './record.ts';
 
 /**
  * Nerve's znode format, both directions, byte for byte (smartstack reference, sections 1.8 and 2.5):
@@ -38,19 +38,34 @@ export function nerveNamePrefix(instance: Instance, options: { pathEncoding: boo
  * a plain name, or one that only looks encoded.
  */
 export function decodeNerveName(child: string): Decoded | undefined {
+  // Most names of a fleet without path encoding end here.
+  if (!child.startsWith(ENCODED_PREFIX)) return undefined;
   const record = encodedRecord(child);
   if (record === undefined) return undefined;
-  const decoded = decodeNerveRecord(record);
+  const parsed = parseText(record);
+  if (!parsed.ok) return undefined;
+  const decoded = toInstance(parsed.object);
   return decoded.ok ? decoded : undefined;
 }
 
-function encodedRecord(child: string): Buffer | undefined {
-  const match = /^base64_(\d{1,6})_/.exec(child);
-  if (match === null) return undefined;
-  const length = Number(match[1]);
-  const encoded = child.slice(match[0].length, match[0].length + length);
-  if (length === 0 || encoded.length !== length || !/^[A-Za-z0-9_-]+={0,2}$/.test(encoded)) return undefined;
-  return Buffer.from(encoded, 'base64url');
+/** Names of a whole fleet are decoded at every start: a buffer for each would be the most of the work. */
+const scratch = Buffer.allocUnsafe(MAX_ENCODED_LENGTH);
+
+function encodedRecord(child: string): string | undefined {
+  const end = child.indexOf('_', ENCODED_PREFIX.length);
+  const digits = child.slice(ENCODED_PREFIX.length, end);
+  if (end === -1 || !/^\d{1,6}$/.test(digits)) return undefined;
+  const length = Number(digits);
+  const encoded = child.slice(end + 1, end + 1 + length);
+  if (length === 0 || length > MAX_ENCODED_LENGTH || encoded.length !== length) return undefined;
+  const written = scratch.write(encoded, 0, 'base64url');
+  // Characters that do not belong are passed over, and are missing in the end.
+  return written === decodedLength(encoded) ? scratch.toString('utf8', 0, written) : undefined;
+}
+
+function decodedLength(encoded: string): number {
+  const padding = encoded.endsWith('==') ? 2 : encoded.endsWith('=') ? 1 : 0;
+  return Math.floor(((encoded.length - padding) * 3) / 4);
 }
 
 /** Never throws, whatever the bytes: what cannot be an instance says why. */

@@ -16,9 +16,16 @@ export function parseObject(
 ): { readonly ok: true; readonly object: JsonObject } | (Decoded & { readonly ok: false }) {
   if (bytes.length === 0) return refuse('the data is empty');
   if (bytes.length > MAX_RECORD_BYTES) return refuse(`the data is larger than ${MAX_RECORD_BYTES} bytes`);
+  return parseText(bytes.toString('utf8'));
+}
+
+/** Never throws, whatever the text. */
+export function parseText(
+  text: string,
+): { readonly ok: true; readonly object: JsonObject } | (Decoded & { readonly ok: false }) {
   let value: unknown;
   try {
-    value = JSON.parse(bytes.toString('utf8'));
+    value = JSON.parse(text);
   } catch {
     return refuse('the data is not JSON');
   }

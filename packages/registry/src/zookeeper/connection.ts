@@ -10,7 +10,7 @@ import { type Operation, refusal, removeWatches } from './opcodes.ts';
 import { type Answer, AUTH_XID, isOurs, packRequest, unpackAnswer } from './packets.ts';
 import { createReconnectDelay } from './reconnect-delay.ts';
 import { createWatchTable, type WatchListener } from './watches.ts';
-import { createWindow } from './window.ts';
+import { createWindow, type Wish } from './window.ts';
 
 /**
  * One client of the library is one session. The library (node-zookeeper-client 1.1.3, unmaintained) keeps the
@@ -24,7 +24,7 @@ export interface Connection {
    * `onWatch` is called once when the watch that the operation set fires. Whoever aborts the signal has stopped
    * waiting: what is not sent by then never is, and a watch that comes too late is not kept.
    */
-  run<T>(operation: Operation<T>, options: { signal: AbortSignal; onWatch?: WatchListener }): Promise<T>;
+  run<T>(operation: Operation<T>, options: { signal: Wish; onWatch?: WatchListener }): Promise<T>;
   /** From now on the listener hears of everything at and below a path that the server tells this connection. */
   listenBelow(path: string, listener: WatchListener): void;
   forgetWatch(listener: WatchListener): void;
@@ -132,7 +132,7 @@ class LibraryConnection implements Connection {
 
   run<T>(
     operation: Operation<T>,
-    { signal, onWatch }: { signal: AbortSignal; onWatch?: WatchListener },
+    { signal, onWatch }: { signal: Wish; onWatch?: WatchListener },
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       if (this.#manager.state !== STATE.connected || this.#disposed) {

@@ -3,13 +3,19 @@ import type { TandemError } from '@tandem/core';
 import type { Children } from './children.ts';
 import type { Follower, FollowerOptions } from './follower.ts';
 import { runInOrder } from './in-order.ts';
-import { exists, getChildren, getData, multiRead, NO_AUTH, refusal } from './opcodes.ts';
+import { getData, multiRead, NO_AUTH, refusal } from './opcodes.ts';
+import type { PathReader } from './path-reader.ts';
 import type { RecursiveWatches } from './recursive-watches.ts';
 import { EVENT, type WatchEvent } from './watches.ts';
 
 export interface DeltaFollower extends Follower {
   /** Sets the watch on this connection unless it stands; false: the server cannot. */
   watch(signal: AbortSignal): Promise<boolean>;
+}
+
+export interface DeltaOptions extends FollowerOptions {
+  readonly watches: RecursiveWatches;
+  readonly paths: PathReader;
 }
 
 /** Small enough that the server answers others in between. */
@@ -27,8 +33,8 @@ const VERIFY_MS = 5_000;
  * Nobody else in this session may set a one-shot data watch on the path itself: on 3.6 to 3.8 it would silently
  * replace this one (reference 6, trap 4).
  */
-export function createDelta(options: FollowerOptions & { watches: RecursiveWatches }): DeltaFollower {
-  const { session, path, children, ring, watches } = options;
+export function createDelta(options: DeltaOptions): DeltaFollower {
+  const { session, path, children, ring, watches, paths } = options;
   let isWatched = false;
   let isDue = false;
   let verification: NodeJS.Timeout | undefined;
@@ -52,6 +58,11 @@ export function createDelta(options: FollowerOptions & { watches: RecursiveWatch
     ring();
   };
 
+  function failed(): void {
+    isWatched = false;
+    ring();
+  }
+
   return {
     reconnected() {
       isWatched = false;
@@ -61,7 +72,7 @@ export function createDelta(options: FollowerOptions & { watches: RecursiveWatch
       // A connection that ends meanwhile takes it back.
       isWatched = true;
       try {
-        if (!(await watches.set(path, onWatch, signal))) {
+        if (!(await watches.set({ path, listener: onWatch, failed }, signal))) {
           isWatched = false;
           return false;
         }
@@ -76,11 +87,11 @@ export function createDelta(options: FollowerOptions & { watches: RecursiveWatch
     },
     async sync(signal) {
       if (isDue && !children.isStale) {
-        await runInOrder(session, exists(path), { signal }, (stat) => children.check(stat));
+        await paths.stat(path, signal, (stat) => children.check(stat));
       }
       isDue = false;
       while (children.isStale) {
-        await runInOrder(session, getChildren(path), { signal }, (listing) => children.list(listing));
+        await paths.list(path, signal, (listing) => children.list(listing));
       }
       const names = children.unread();
       const batches: Promise<void>[] = [];
@@ -101,16 +112,14 @@ async function readBatch(
   names: readonly string[],
   signal: AbortSignal,
 ): Promise<void> {
-  const paths = names.map((name) => `${path}/${name}`);
+  const reads = names.map((name) => ({ kind: 'data', path: `${path}/${name}` }) as const);
   let failed: TandemError | undefined;
-  await runInOrder(session, multiRead(paths), { signal }, (outcomes) => {
+  await runInOrder(session, multiRead(reads), { signal }, (outcomes) => {
     for (const [index, name] of names.entries()) {
       const outcome = outcomes[index];
-      if (outcome === undefined) continue;
-      if (outcome.kind === 'read') {
-        children.read(name, outcome.data);
-        continue;
-      }
+      if (outcome?.kind === 'data') children.read(name, outcome.data);
+      else if (outcome?.kind === 'missing') children.read(name, undefined);
+      if (outcome?.kind !== 'refused') continue;
       const error = refusal(getData(`${path}/${name}`), outcome.code);
       if (outcome.code === NO_AUTH) children.refuse(name, error.message);
       else failed = error;

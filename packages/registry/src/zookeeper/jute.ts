@@ -29,17 +29,25 @@ export class JuteReader {
   }
 
   bytes(): Buffer | undefined {
-    const length = this.int();
-    if (length < 0) return undefined;
-    if (this.#offset + length > this.#buffer.length)
-      throw new RangeError('a buffer reaches past the end of its frame');
-    const slice = this.#buffer.subarray(this.#offset, this.#offset + length);
-    this.#offset += length;
-    return slice;
+    const start = this.#skipBuffer();
+    return start === undefined ? undefined : this.#buffer.subarray(start, this.#offset);
   }
 
+  /** Without a buffer in between: lists of names are nearly all that is ever read. */
   text(): string {
-    return this.bytes()?.toString('utf8') ?? '';
+    const start = this.#skipBuffer();
+    return start === undefined ? '' : this.#buffer.toString('utf8', start, this.#offset);
+  }
+
+  /** Where it starts, with the offset behind its end; undefined for a null. */
+  #skipBuffer(): number | undefined {
+    const length = this.int();
+    if (length < 0) return undefined;
+    const start = this.#offset;
+    if (start + length > this.#buffer.length)
+      throw new RangeError('a buffer reaches past the end of its frame');
+    this.#offset = start + length;
+    return start;
   }
 
   vector<T>(read: (reader: this) => T): T[] {

@@ -9,14 +9,15 @@ import {
   type Snapshot,
 } from '@tandem/core';
 
-import { createChildren } from './children.ts';
+import { type Children, createChildren } from './children.ts';
 import { createClassic } from './classic.ts';
 import { createDelta } from './delta.ts';
+import type { Follower } from './follower.ts';
+import type { PathReader } from './path-reader.ts';
 import type { RecursiveWatches } from './recursive-watches.ts';
 import type { Session } from './session.ts';
 
 const RETRY = { baseMs: 50, maxMs: 2_000 };
-/** Nobody is told when a node's permissions change. */
 const RETRY_REFUSED = { baseMs: 500, maxMs: 30_000 };
 
 /**
@@ -29,36 +30,32 @@ export async function* mirrorPath(options: {
   path: string;
   codec: Codec;
   watches: RecursiveWatches;
+  paths: PathReader;
   signal: AbortSignal;
   log: Log;
 }): AsyncGenerator<Snapshot> {
-  const { session, path, codec, watches, signal } = options;
+  const { session, path, codec, watches, paths } = options;
+  if (options.signal.aborted) return;
+  // Ends with the reader's signal or with the session. Not the reader's own: it may stand over a thousand mirrors.
+  const controller = new AbortController();
+  const { signal } = controller;
+  const end = () => controller.abort();
+  options.signal.addEventListener('abort', end, { once: true });
   const backoff = createBackoff(RETRY);
   const refusals = createRefusals(options);
   const bell = createLatest<true>(signal);
   const ring = () => bell.set(true);
   const children = createChildren(codec);
-  const delta = createDelta({ session, path, codec, children, ring, watches });
-  const classic = createClassic({ session, path, codec, children, ring });
-  const followers = [delta, classic];
+  const retries = retryRefused(children, ring);
+  const delta = createDelta({ session, path, codec, children, ring, watches, paths });
+  let classic: Follower | undefined;
   const unsubscribe = session.subscribe((state) => {
+    if (state.state === 'closed') end();
     if (state.state !== 'connected') return;
-    for (const follower of followers) follower.reconnected(state.id);
+    delta.reconnected(state.id);
+    classic?.reconnected(state.id);
     ring();
   });
-
-  const refusedBackoff = createBackoff(RETRY_REFUSED);
-  let refusedRetry: NodeJS.Timeout | undefined;
-  function retryRefused(): void {
-    if (!children.hasRefused) refusedBackoff.reset();
-    else {
-      refusedRetry ??= setTimeout(() => {
-        refusedRetry = undefined;
-        children.retryRefused();
-        ring();
-      }, refusedBackoff.next());
-    }
-  }
 
   async function sync(): Promise<void> {
     const id = await session.connected(signal);
@@ -66,6 +63,7 @@ export async function* mirrorPath(options: {
       await delta.sync(signal);
       return;
     }
+    classic ??= createClassic({ session, path, codec, children, ring });
     classic.reconnected(id);
     await classic.sync(signal);
   }
@@ -85,15 +83,36 @@ export async function* mirrorPath(options: {
         continue;
       }
       const snapshot = children.take();
-      retryRefused();
+      retries.plan();
       if (children.isStale || children.unread().length > 0) ring();
       if (snapshot !== undefined) yield snapshot;
     }
   } finally {
+    options.signal.removeEventListener('abort', end);
     unsubscribe();
-    clearTimeout(refusedRetry);
-    for (const follower of followers) follower.end();
+    retries.end();
+    delta.end();
+    classic?.end();
   }
+}
+
+/** Asks again for what may not be read, with pauses: nobody is told when a node's permissions change. */
+function retryRefused(children: Children, ring: () => void): { plan(): void; end(): void } {
+  const backoff = createBackoff(RETRY_REFUSED);
+  let timer: NodeJS.Timeout | undefined;
+  return {
+    plan() {
+      if (!children.hasRefused) backoff.reset();
+      else {
+        timer ??= setTimeout(() => {
+          timer = undefined;
+          children.retryRefused();
+          ring();
+        }, backoff.next());
+      }
+    },
+    end: () => clearTimeout(timer),
+  };
 }
 
 interface Refusals {

@@ -10,6 +10,7 @@ export const OPCODE = {
   getData: 4,
   setData: 5,
   sync: 9,
+  getChildren: 8,
   getChildren2: 12,
   removeWatches: 18,
   multiRead: 22,
@@ -247,21 +248,31 @@ export function removeWatches(path: string): Operation<void> {
   };
 }
 
-/** What one of several reads found: `data` is undefined when there is no such node. */
+/** One of several reads in one go. */
+export interface Read {
+  readonly kind: 'data' | 'children';
+  readonly path: string;
+}
+
+/** What it found. */
 export type ReadOutcome =
-  | { readonly kind: 'read'; readonly data: Buffer | undefined }
+  | { readonly kind: 'data'; readonly data: Buffer; readonly stat: Stat }
+  | { readonly kind: 'children'; readonly children: readonly string[] }
+  | { readonly kind: 'missing' }
   | { readonly kind: 'refused'; readonly code: number };
 
-const END_OF_RESULTS = -1;
+const READ_OPCODES = { data: OPCODE.getData, children: OPCODE.getChildren } as const;
+const FAILED = -1;
 
-/** The data of several nodes in one round trip: 3.6 and later. Each has an outcome of its own, in the order asked. */
-export function multiRead(paths: readonly string[]): Operation<ReadOutcome[]> {
+/** Several reads in one round trip: 3.6 and later. Each has an outcome of its own, in the order asked. */
+export function multiRead(reads: readonly Read[]): Operation<ReadOutcome[]> {
   const writer = new JuteWriter();
-  for (const path of paths) writer.int(OPCODE.getData).bool(false).int(-1).text(path).bool(false);
+  for (const { kind, path } of reads)
+    writer.int(READ_OPCODES[kind]).bool(false).int(-1).text(path).bool(false);
   return {
     name: 'read',
     opcode: OPCODE.multiRead,
-    path: `${paths[0]} and others`,
+    path: `${reads[0]?.path} and others`,
     body: writer.int(-1).bool(true).int(-1).toBuffer(),
     parse(reader) {
       const outcomes: ReadOutcome[] = [];
@@ -270,20 +281,27 @@ export function multiRead(paths: readonly string[]): Operation<ReadOutcome[]> {
         const isEnd = reader.bool();
         reader.int();
         if (isEnd) return outcomes;
-        outcomes.push(type === END_OF_RESULTS ? refusedRead(reader.int()) : readData(reader));
+        outcomes.push(readOutcome(type, reader));
       }
     },
   };
 }
 
-function refusedRead(code: number): ReadOutcome {
-  return code === NO_NODE ? { kind: 'read', data: undefined } : { kind: 'refused', code };
-}
-
-function readData(reader: JuteReader): ReadOutcome {
-  const data = Buffer.from(reader.bytes() ?? []);
-  readStat(reader);
-  return { kind: 'read', data };
+function readOutcome(type: number, reader: JuteReader): ReadOutcome {
+  switch (type) {
+    case OPCODE.getData: {
+      const data = Buffer.from(reader.bytes() ?? []);
+      return { kind: 'data', data, stat: readStat(reader) };
+    }
+    case OPCODE.getChildren:
+      return { kind: 'children', children: reader.vector((item) => item.text()) };
+    case FAILED: {
+      const code = reader.int();
+      return code === NO_NODE ? { kind: 'missing' } : { kind: 'refused', code };
+    }
+    default:
+      throw new RangeError(`an outcome of type ${type} was not asked for`);
+  }
 }
 
 function missing(code: number): { value: undefined } | undefined {

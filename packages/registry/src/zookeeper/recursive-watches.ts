@@ -10,10 +10,17 @@ import type { WatchListener } from './watches.ts';
  */
 export interface RecursiveWatches {
   /**
-   * Sets a watch on this connection; false: the server cannot. Whoever is connected anew sets it again. Rejects with
-   * what became of the request, or with the reason of the signal.
+   * Sets a watch on this connection; false: the server cannot. Whoever is connected anew sets it again. Resolves when
+   * whatever is asked after it is answered after it; `failed` is called when it turns out later that it does not stand.
+   * Rejects with what became of the request, or with the reason of the signal.
    */
-  set(path: string, listener: WatchListener, signal: AbortSignal): Promise<boolean>;
+  set(watch: WatchRequest, signal: AbortSignal): Promise<boolean>;
+}
+
+export interface WatchRequest {
+  readonly path: string;
+  readonly listener: WatchListener;
+  failed(): void;
 }
 
 /** Servers are upgraded one day; to find out costs one connection, since those that are too old end it. */
@@ -29,9 +36,7 @@ type Knowledge =
   | { readonly kind: 'proven' }
   | { readonly kind: 'refused'; readonly at: number };
 
-interface Wish {
-  readonly path: string;
-  readonly listener: WatchListener;
+interface Wish extends WatchRequest {
   readonly signal: AbortSignal;
   settle(outcome: boolean | Error): void;
 }
@@ -64,11 +69,18 @@ export function createRecursiveWatches(options: {
     const batch = wishes.filter(({ signal }) => !signal.aborted);
     wishes = [];
     if (batch.length === 0) return;
-    isAsking = knowledge.kind !== 'proven';
-    const outcome = await request(batch).catch((error: Error) => error);
-    isAsking = false;
+    const answer = request(batch).catch((error: Error) => error);
+    const isProven = knowledge.kind === 'proven';
+    // It has gone out, and answers come in the order of their requests.
+    if (isProven) for (const wish of batch) wish.settle(true);
+    isAsking = !isProven;
+    const outcome = await answer;
+    if (!isProven) isAsking = false;
     learn(outcome);
-    for (const wish of batch) wish.settle(outcome);
+    for (const wish of batch) {
+      if (!isProven) wish.settle(outcome);
+      else if (outcome !== true) wish.failed();
+    }
     schedule();
   }
 
@@ -103,7 +115,7 @@ export function createRecursiveWatches(options: {
   }
 
   return {
-    set(path, listener, signal) {
+    set(watch, signal) {
       if (!isWanted || isRefused()) return Promise.resolve(false);
       return new Promise((resolve, reject) => {
         const onAbort = () => reject(signal.reason as Error);
@@ -113,7 +125,7 @@ export function createRecursiveWatches(options: {
           if (typeof outcome === 'boolean') resolve(outcome);
           else reject(outcome);
         };
-        wishes.push({ path, listener, signal, settle });
+        wishes.push({ ...watch, signal, settle });
         schedule();
       });
     },

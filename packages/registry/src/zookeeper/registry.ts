@@ -25,6 +25,7 @@ import { mirrorPath } from './mirror.ts';
 import type { Resolve } from './names.ts';
 import { kindOf } from './nodes.ts';
 import { readResume, type Resume } from './resume-file.ts';
+import { createPathReader, type PathReader } from './path-reader.ts';
 import { ownPathOf } from './reconciler.ts';
 import { createResumeKeeper, type ResumeKeeper } from './resume-keeper.ts';
 import { createRecursiveWatches, type RecursiveWatches } from './recursive-watches.ts';
@@ -72,6 +73,7 @@ class ZooKeeperRegistry implements Registry {
   readonly #announcers = new Set<Announcer>();
   readonly #abort = new AbortController();
   readonly #watches: RecursiveWatches;
+  readonly #paths: PathReader;
   readonly #inherited: Resume | undefined;
   /** Paths of an earlier life below which nobody has withdrawn yet what is not wanted. */
   readonly #unswept: Set<string>;
@@ -104,6 +106,7 @@ class ZooKeeperRegistry implements Registry {
     });
     const isWanted = options.config.mirror === 'auto';
     this.#watches = createRecursiveWatches({ session: this.#session, isWanted, log });
+    this.#paths = createPathReader(this.#session);
   }
 
   get status(): RegistryStatus {
@@ -161,30 +164,18 @@ class ZooKeeperRegistry implements Registry {
     });
   }
 
-  async *watch(path: string, signal: AbortSignal, options: WatchOptions = {}): AsyncGenerator<Snapshot> {
-    const { log } = this.#options;
-    const controller = new AbortController();
-    const abort = () => controller.abort();
-    const parents = [signal, this.#abort.signal];
-    if (parents.some((parent) => parent.aborted)) return;
+  watch(path: string, signal: AbortSignal, options: WatchOptions = {}): AsyncIterable<Snapshot> {
     // One signal may end every watch of a process.
     setMaxListeners(0, signal);
-    for (const parent of parents) parent.addEventListener('abort', abort, { once: true });
-    try {
-      const codec = codecFor(options.format);
-      const full = this.#full(path);
-      const { signal: ended } = controller;
-      yield* mirrorPath({
-        session: this.#session,
-        path: full,
-        codec,
-        watches: this.#watches,
-        signal: ended,
-        log,
-      });
-    } finally {
-      for (const parent of parents) parent.removeEventListener('abort', abort);
-    }
+    return mirrorPath({
+      session: this.#session,
+      path: this.#full(path),
+      codec: codecFor(options.format),
+      watches: this.#watches,
+      paths: this.#paths,
+      signal,
+      log: this.#options.log,
+    });
   }
 
   close(options: { keep?: boolean } = {}): Promise<void> {

@@ -110,12 +110,52 @@ class SupervisedSession implements Session {
 
   run<T>(operation: Operation<T>, options: RunOptions = {}): Promise<T> {
     const deadlineMs = options.deadlineMs ?? OPERATION_DEADLINE_MS;
+    // At once, so that what is run one after the other goes out in this order.
+    if (this.#state.state === 'connected') return this.#runNow(operation, options, deadlineMs);
     // One signal may stand over a thousand reads; every one of them takes its listener off again.
     if (options.signal !== undefined) setMaxListeners(0, options.signal);
     const watch = options.onWatch === undefined ? {} : { onWatch: options.onWatch };
     return withDeadline(options.signal, deadlineMs, async (signal) => {
       await this.connected(signal);
       return this.#connection.run(operation, { signal, ...watch });
+    });
+  }
+
+  /** As `withDeadline`, without a signal of its own: a fleet of services is read at every start. */
+  #runNow<T>(operation: Operation<T>, { signal, onWatch }: RunOptions, deadlineMs: number): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const wish = { aborted: false, reason: undefined as unknown };
+      const giveUp = (reason: unknown) => {
+        end();
+        wish.aborted = true;
+        wish.reason = reason;
+        reject(reason);
+      };
+      const onAbort = () => giveUp(signal?.reason);
+      const onTimeout = () =>
+        giveUp(new TandemError('DEADLINE_EXCEEDED', `took longer than ${deadlineMs} ms`));
+      let last: NodeJS.Immediate | undefined;
+      const timer = setTimeout(() => (last = setImmediate(onTimeout)), deadlineMs);
+      const end = () => {
+        clearTimeout(timer);
+        clearImmediate(last);
+        signal?.removeEventListener('abort', onAbort);
+      };
+      if (signal?.aborted === true) {
+        giveUp(signal.reason);
+        return;
+      }
+      signal?.addEventListener('abort', onAbort, { once: true });
+      const watch = onWatch === undefined ? {} : { onWatch };
+      const onAnswer = (value: T): void => {
+        end();
+        resolve(value);
+      };
+      const onFailure = (error: Error): void => {
+        end();
+        reject(error);
+      };
+      void this.#connection.run(operation, { signal: wish, ...watch }).then(onAnswer, onFailure);
     });
   }
 

@@ -1,7 +1,10 @@
+/** Whether somebody still waits: the part of an AbortSignal that is looked at. */
+export type Wish = Pick<AbortSignal, 'aborted' | 'reason'>;
+
 /** A request that may have to wait until others are answered. */
 export interface Waiting {
   /** Aborted when its caller has gone on. */
-  readonly signal: AbortSignal;
+  readonly signal: Wish;
   send(): void;
   fail(error: unknown): void;
 }
