@@ -1,6 +1,6 @@
 // What it costs to know who is there: the first look at a thousand services, a list of ten megabytes, and the quiet
 // afterwards. Each beside the bare calls that cannot be avoided, in the same run. Exits with 1 when over a budget.
-import { silentLog } from '@tandem/core';
+import { codecFor, silentLog } from '@tandem/core';
 import { getChildren, getData, openSession } from '@tandem/registry/testing';
 import { setMaxListeners } from 'node:events';
 import { createRequire } from 'node:module';
@@ -48,6 +48,7 @@ const session = openSession({
   sessionTimeoutMs: SESSION_TIMEOUT_MS,
   log: silentLog,
 });
+const CODEC = codecFor();
 const onEvent = () => {};
 interface RawClient {
   connect(): void;
@@ -136,6 +137,7 @@ async function benchInitial(kind: 'path-encoded' | 'plain'): Promise<void> {
   }
   const [floor, time] = [quantile(floors, 0.5), quantile(times, 0.5)];
   const [floorCpu, cpu] = [quantile(cpus[0], 0.5), quantile(cpus[1], 0.5)];
+  if (kind === 'path-encoded') await benchDecoding(root);
   console.log(
     `      ${kind}: floor ${floor.toFixed(0)} ms (${floorCpu.toFixed(0)} ms CPU), mirror ${time.toFixed(0)} ms (${cpu.toFixed(0)} ms CPU)`,
   );
@@ -145,6 +147,25 @@ async function benchInitial(kind: 'path-encoded' | 'plain'): Promise<void> {
     MAX_RATIO,
     'x',
   );
+}
+
+/** What no reader of encoded names can do without, whatever else it does: how much of the mirror's time that is. */
+async function benchDecoding(root: string): Promise<void> {
+  const names: string[] = [];
+  for (let index = 0; index < SERVICES; index += 1) {
+    const listing = await session.run(getChildren(`${root}/service-${index}`));
+    names.push(...(listing?.children ?? []));
+  }
+  const samples: number[] = [];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const { ms } = await measured(() => {
+      for (const name of names)
+        if (CODEC.decodeName(name)?.ok !== true) throw new Error(`cannot decode ${name}`);
+      return Promise.resolve();
+    });
+    samples.push(ms);
+  }
+  console.log(`      to decode ${names.length} names: ${quantile(samples, 0.5).toFixed(0)} ms`);
 }
 
 async function benchLargeList(): Promise<void> {
