@@ -1,5 +1,12 @@
 // Writers that change instances in every way that is in use, and what a reader should make of it in the end.
-import { codecFor, type Instance, instanceId, type Rejection, type Snapshot } from '@tandem/core';
+import {
+  codecFor,
+  compareInstances,
+  type Instance,
+  instanceId,
+  type Rejection,
+  type Snapshot,
+} from '@tandem/core';
 
 import type { Random } from './random.ts';
 import { connectWire, FLAGS, type WireClient, zk } from './zookeeper-wire.ts';
@@ -157,9 +164,8 @@ export async function truthOf(port: number, path: string): Promise<Snapshot> {
       if (sequence > (newest.get(id)?.sequence ?? -2))
         newest.set(id, { sequence, instance: decoded.instance });
     }
-    const byKey = <T>([a]: [string, T], [b]: [string, T]) => (a < b ? -1 : 1);
     return {
-      instances: [...newest].toSorted(byKey).map(([, { instance }]) => instance),
+      instances: [...newest.values()].map(({ instance }) => instance).toSorted(compareInstances),
       rejected: rejected.toSorted((a, b) => (a.place < b.place ? -1 : 1)),
     };
   } finally {

@@ -39,6 +39,7 @@ export {
   TandemError,
 } from './errors.ts';
 export {
+  compareInstances,
   formatEndpoint,
   type Instance,
   type InstanceId,

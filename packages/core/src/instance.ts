@@ -42,14 +42,23 @@ export function formatEndpoint(endpoint: { host: string; port: number }): string
     : `${endpoint.host}:${endpoint.port}`;
 }
 
-/** Sorted by identity, and each identity once: the first of equals wins. */
+/** The order of every snapshot; zero for two records of one instance. */
+export function compareInstances(
+  a: Pick<Instance, 'name' | 'host' | 'port'>,
+  b: Pick<Instance, 'name' | 'host' | 'port'>,
+): number {
+  if (a.name !== b.name) return a.name < b.name ? -1 : 1;
+  if (a.host !== b.host) return a.host < b.host ? -1 : 1;
+  return a.port - b.port;
+}
+
+/** In order, and each identity once: the first of equals wins. */
 export function uniqueInstances(instances: Iterable<Instance>): Instance[] {
-  const byId = new Map<InstanceId, Instance>();
-  for (const instance of instances) {
-    const id = instanceId(instance);
-    if (!byId.has(id)) byId.set(id, instance);
+  const unique: Instance[] = [];
+  // The order of equals stays as it was.
+  for (const instance of [...instances].toSorted(compareInstances)) {
+    const last = unique.at(-1);
+    if (last === undefined || compareInstances(last, instance) !== 0) unique.push(instance);
   }
-  return [...byId.entries()]
-    .toSorted(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
-    .map(([, instance]) => instance);
+  return unique;
 }

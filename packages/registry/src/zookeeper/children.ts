@@ -1,7 +1,7 @@
-import { type Codec, type Instance, instanceId, type Snapshot } from '@tandem/core';
+import type { Codec, Snapshot } from '@tandem/core';
 
 import type { Stat } from './opcodes.ts';
-import { type Child, createRoster, type Entry } from './roster.ts';
+import { type Child, createRoster, isRead } from './roster.ts';
 
 /**
  * What is known of the children of one path, and what of that may be shown. Pure: it is told of lists, events and data
@@ -90,7 +90,7 @@ class JournaledChildren implements Children {
     for (const name of listing?.children ?? []) {
       const found = known.get(name);
       const child = found === undefined || found.isGone ? this.#meet(name) : found;
-      if (child.entry === undefined) this.#unread.add(name);
+      if (!isRead(child)) this.#unread.add(name);
       this.#actual.set(name, child);
     }
     this.#life = life;
@@ -111,7 +111,7 @@ class JournaledChildren implements Children {
 
   doubt(): void {
     const doubted = [...this.#actual.values()].filter(
-      ({ name, entry }) => entry !== undefined && !this.#codec.isImmutable(name),
+      (child) => isRead(child) && !this.#codec.isImmutable(child.name),
     );
     if (doubted.length > 0) this.#reread(doubted);
   }
@@ -125,7 +125,7 @@ class JournaledChildren implements Children {
       return;
     }
     const child = this.#meet(name);
-    if (child.entry === undefined) this.#unread.add(name);
+    if (!isRead(child)) this.#unread.add(name);
     this.#actual.set(name, child);
     this.#step([child], []);
   }
@@ -149,7 +149,7 @@ class JournaledChildren implements Children {
   changed(name: string): void {
     const child = this.#actual.get(name);
     // What stands in the name stays; what is not read yet will be read as it is then.
-    if (child?.entry === undefined || this.#codec.decodeName(name) !== undefined) return;
+    if (child === undefined || !isRead(child) || this.#codec.decodeName(name) !== undefined) return;
     this.#reread([child]);
   }
 
@@ -159,22 +159,22 @@ class JournaledChildren implements Children {
 
   read(name: string, data: Buffer | undefined): void {
     const child = this.#actual.get(name);
-    if (child === undefined || child.entry !== undefined) return;
+    if (child === undefined || isRead(child)) return;
     if (data === undefined) {
       this.isStale = true;
       return;
     }
     const decoded = this.#codec.decodeRecord(data);
-    this.#learn(
-      child,
-      decoded.ok ? toEntry(decoded.instance) : { rejected: { place: name, reason: decoded.reason } },
-    );
+    if (decoded.ok) child.instance = decoded.instance;
+    else child.rejected = { place: name, reason: decoded.reason };
+    this.#learned(child);
   }
 
   refuse(name: string, reason: string): void {
     const child = this.#actual.get(name);
-    if (child === undefined || child.entry !== undefined) return;
-    this.#learn(child, { rejected: { place: name, reason } });
+    if (child === undefined || isRead(child)) return;
+    child.rejected = { place: name, reason };
+    this.#learned(child);
     this.#refused.add(child);
   }
 
@@ -199,23 +199,27 @@ class JournaledChildren implements Children {
 
   #meet(name: string): Child {
     const decoded = this.#codec.decodeName(name);
-    const entry = decoded?.ok === true ? toEntry(decoded.instance) : undefined;
-    return { name, entry, isGone: false };
+    const instance = decoded?.ok === true ? decoded.instance : undefined;
+    return { name, instance, rejected: undefined, before: undefined, isGone: false };
   }
 
-  /** Equal data are the same entry, so that nothing seems to have changed. */
-  #learn(child: Child, entry: Entry): void {
-    child.entry = child.before !== undefined && isEqual(child.before, entry) ? child.before : entry;
+  /** Equal data are the same object again, so that nothing seems to have changed. */
+  #learned(child: Child): void {
+    const { before } = child;
+    if (before !== undefined && isEqual(before, child)) {
+      child.instance = before.instance;
+      child.rejected = before.rejected;
+    }
+    // Or every node would hold on to all that it ever was.
+    child.before = undefined;
     this.#unread.delete(child.name);
   }
 
   #reread(children: readonly Child[]): void {
-    const again = children.map(({ name, entry, isGone }): Child => ({
-      name,
-      entry: undefined,
-      before: entry,
-      isGone,
-    }));
+    const again = children.map((before): Child => {
+      const { name, isGone } = before;
+      return { name, instance: undefined, rejected: undefined, before, isGone };
+    });
     for (const child of again) {
       this.#actual.set(child.name, child);
       this.#unread.add(child.name);
@@ -254,7 +258,7 @@ class JournaledChildren implements Children {
     const unknown = new Set<Child>();
     let whole = 0;
     for (const [index, { added, removed }] of this.#journal.entries()) {
-      for (const child of added) if (child.entry === undefined) unknown.add(child);
+      for (const child of added) if (!isRead(child)) unknown.add(child);
       for (const child of removed) unknown.delete(child);
       if (unknown.size === 0) whole = index + 1;
     }
@@ -268,12 +272,8 @@ function lifeOf(stat: Stat): string {
   return `${stat.czxid} ${stat.ctime}`;
 }
 
-function toEntry(instance: Instance): Entry {
-  return { id: instanceId(instance), instance };
-}
-
-function isEqual(a: Entry, b: Entry): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
+function isEqual(a: Child, b: Child): boolean {
+  return JSON.stringify([a.instance, a.rejected]) === JSON.stringify([b.instance, b.rejected]);
 }
 
 /** By identity: equal data give the same entry again. */

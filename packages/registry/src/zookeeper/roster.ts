@@ -1,18 +1,18 @@
-import type { Instance, InstanceId, Rejection, Snapshot } from '@tandem/core';
+import { compareInstances, type Instance, type Rejection, type Snapshot } from '@tandem/core';
 
-/** Read once, never changed. */
-export type Entry =
-  { readonly id: InstanceId; readonly instance: Instance } | { readonly rejected: Rejection };
-
-/** One node from its creation, or from the last change of its data, on. */
+/** One node from its creation, or from the last change of its data, on. One of `instance` and `rejected` once it is read. */
 export interface Child {
   readonly name: string;
-  /** Undefined until its data are read. */
-  entry: Entry | undefined;
+  instance: Instance | undefined;
+  rejected: Rejection | undefined;
   /** What its data said before they may have changed. */
-  readonly before?: Entry | undefined;
+  before: Child | undefined;
   /** Its name may be in use again, but not by this node. */
   isGone: boolean;
+}
+
+export function isRead(child: Child): boolean {
+  return child.instance !== undefined || child.rejected !== undefined;
 }
 
 /** The children that are shown, in the order of a snapshot. */
@@ -24,10 +24,10 @@ export interface Roster {
 }
 
 /** A child whose data are an instance. */
-type Seated = Child & { readonly entry: Extract<Entry, { instance: Instance }> };
+type Seated = Child & { readonly instance: Instance };
 
 function isSeated(child: Child): child is Seated {
-  return child.entry !== undefined && 'instance' in child.entry;
+  return child.instance !== undefined;
 }
 
 /** Changes of more than this are sorted together. */
@@ -42,9 +42,7 @@ export function createRoster(): Roster {
     if (next.length > FEW) seated = [...seated, ...next].toSorted(bySeat);
     else for (const child of next) seated.splice(placeOf(seated, child), 0, child);
     if (next.length === children.length) return;
-    for (const child of children) {
-      if (child.entry !== undefined && 'rejected' in child.entry) rejected.set(child, child.entry.rejected);
-    }
+    for (const child of children) if (child.rejected !== undefined) rejected.set(child, child.rejected);
   }
 
   function remove(children: readonly Child[]): void {
@@ -69,11 +67,11 @@ export function createRoster(): Roster {
     members: () => new Set<Child>([...seated, ...rejected.keys()]),
     snapshot() {
       const instances: Instance[] = [];
-      let last: InstanceId | undefined;
+      let last: Instance | undefined;
       // Of two nodes of one instance the newer record counts.
-      for (const { entry } of seated) {
-        if (entry.id !== last) instances.push(entry.instance);
-        last = entry.id;
+      for (const { instance } of seated) {
+        if (last === undefined || compareInstances(last, instance) !== 0) instances.push(instance);
+        last = instance;
       }
       return { instances, rejected: [...rejected.values()].toSorted(byPlace) };
     },
@@ -82,9 +80,8 @@ export function createRoster(): Roster {
 
 /** Newest first among those of one instance; of several without a number, always the same one. */
 function bySeat(a: Seated, b: Seated): number {
-  if (a.entry.id !== b.entry.id) return a.entry.id < b.entry.id ? -1 : 1;
-  const older = sequenceOf(b.name) - sequenceOf(a.name);
-  return older === 0 && a.name !== b.name ? (a.name < b.name ? -1 : 1) : older;
+  const order = compareInstances(a.instance, b.instance) || sequenceOf(b.name) - sequenceOf(a.name);
+  return order === 0 && a.name !== b.name ? (a.name < b.name ? -1 : 1) : order;
 }
 
 function sequenceOf(name: string): number {
