@@ -2,7 +2,6 @@
 // afterwards. Each beside the bare calls that cannot be avoided, in the same run. Exits with 1 when over a budget.
 import { codecFor, silentLog } from '@tandem/core';
 import { getChildren, getData, openSession } from '@tandem/registry/testing';
-import { setMaxListeners } from 'node:events';
 import { createRequire } from 'node:module';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -67,14 +66,16 @@ const pings = setInterval(() => void wire.ping(), 2_000);
 await session.connected(never);
 
 /** Opens a registry and waits for the first snapshot of every path. Returns it, still watching. */
-async function mirrorAll(paths: readonly string[], controller: AbortController) {
+async function mirrorAll(paths: readonly string[]) {
   const registry = await openTestRegistry(server.port, { sessionTimeoutMs: SESSION_TIMEOUT_MS });
   // Connecting is not what is measured here.
   for await (const _ of registry.watch('/none', AbortSignal.timeout(5_000))) break;
+  // Each with a signal of its own, as every service of a daemon has.
+  const controllers = paths.map(() => new AbortController());
   const spent = await measured(() =>
     Promise.all(
-      paths.map(async (path) => {
-        const watch = registry.watch(path, controller.signal)[Symbol.asyncIterator]();
+      paths.map(async (path, index) => {
+        const watch = registry.watch(path, controllers[index]?.signal ?? never)[Symbol.asyncIterator]();
         const { value } = await watch.next();
         if (value?.instances.length !== INSTANCES)
           throw new Error(`${path} has ${value?.instances.length} instances`);
@@ -82,7 +83,11 @@ async function mirrorAll(paths: readonly string[], controller: AbortController) 
       }),
     ),
   );
-  return { registry, spent };
+  const close = () => {
+    for (const controller of controllers) controller.abort();
+    return registry.close();
+  };
+  return { close, spent };
 }
 
 /** The raw calls: the lists alone, each with a watch, by the library as it is. */
@@ -123,11 +128,8 @@ async function benchInitial(kind: 'path-encoded' | 'plain'): Promise<void> {
       );
       await Promise.all(names.map((name) => session.run(getData(name))));
     });
-    const controller = new AbortController();
-    setMaxListeners(0, controller.signal);
-    const { registry, spent } = await mirrorAll(paths, controller);
-    controller.abort();
-    await registry.close();
+    const { close, spent } = await mirrorAll(paths);
+    await close();
     // The first round warms up.
     if (round === 0) continue;
     floors.push(floor.ms);
@@ -212,9 +214,7 @@ async function receive(path: string, bytes: number): Promise<void> {
 async function benchQuiet(): Promise<void> {
   const paths = Array.from({ length: SERVICES }, (_, index) => `/plain/service-${index}`);
   const meter = meterSockets();
-  const controller = new AbortController();
-  setMaxListeners(0, controller.signal);
-  const { registry } = await mirrorAll(paths, controller);
+  const { close } = await mirrorAll(paths);
   await sleep(1_000);
   const before = meter.read();
   const { cpuMs } = await measured(() => sleep(QUIET_MS));
@@ -230,8 +230,7 @@ async function benchQuiet(): Promise<void> {
     mostPings,
     'pings',
   );
-  controller.abort();
-  await registry.close();
+  await close();
 }
 
 try {

@@ -60,6 +60,9 @@ export async function* mirrorPath(options: {
   async function sync(): Promise<void> {
     const id = await session.connected(signal);
     if (await delta.watch(signal)) {
+      // After an upgrade of the servers: two ways at once would be one too many.
+      classic?.end();
+      classic = undefined;
       await delta.sync(signal);
       return;
     }
