@@ -12,6 +12,7 @@ import {
   uniqueInstances,
 } from '@tandem/core';
 
+import { createAgreement } from '../agreement.ts';
 import type { Announcer, Place, Registry, RegistryStatus } from '../registry.ts';
 import { createMemoryStore, type MemoryRecord, type MemoryStore } from './store.ts';
 
@@ -125,7 +126,7 @@ interface MemoryAnnouncerOptions {
 
 class MemoryAnnouncer implements Announcer {
   readonly #options: MemoryAnnouncerOptions;
-  readonly #agreement = new Set<() => void>();
+  readonly #agreement = createAgreement();
   #wanted: Instance | undefined;
   /** The turn in which the registry takes the last wish. */
   #turn: NodeJS.Immediate | undefined;
@@ -144,34 +145,12 @@ class MemoryAnnouncer implements Announcer {
     this.#turn ??= setImmediate(() => {
       this.#turn = undefined;
       write(this.#wanted);
-      for (const onAgreed of this.#agreement) onAgreed();
-      this.#agreement.clear();
+      this.#agreement.reach();
     });
   }
 
   agreed(signal: AbortSignal): Promise<void> {
-    // One signal may wait for every place of a process.
-    setMaxListeners(0, signal);
-    return new Promise((resolve, reject) => {
-      if (this.#turn === undefined) {
-        resolve();
-        return;
-      }
-      if (signal.aborted) {
-        reject(signal.reason as Error);
-        return;
-      }
-      const onAbort = () => {
-        this.#agreement.delete(onAgreed);
-        reject(signal.reason as Error);
-      };
-      const onAgreed = () => {
-        signal.removeEventListener('abort', onAbort);
-        resolve();
-      };
-      this.#agreement.add(onAgreed);
-      signal.addEventListener('abort', onAbort, { once: true });
-    });
+    return this.#turn === undefined ? Promise.resolve() : this.#agreement.reached(signal);
   }
 
   release(): void {

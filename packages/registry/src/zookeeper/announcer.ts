@@ -1,7 +1,6 @@
-import { setMaxListeners } from 'node:events';
-
 import { createBackoff, type Instance, isTandemError, type Log, messageOf } from '@tandem/core';
 
+import { createAgreement } from '../agreement.ts';
 import type { Announcer } from '../registry.ts';
 import {
   createReconciler,
@@ -38,7 +37,7 @@ class LevelTriggeredAnnouncer implements Announcer {
   readonly #backoff = createBackoff(RETRY);
   readonly #abort = new AbortController();
   readonly #unsubscribe: () => void;
-  readonly #agreement = new Set<() => void>();
+  readonly #agreement = createAgreement();
   #wanted: Wanted = { said: false };
   /** Counts wishes and disturbances; reconciled when `#settled` has caught up. */
   #revision = 0;
@@ -72,28 +71,7 @@ class LevelTriggeredAnnouncer implements Announcer {
   }
 
   agreed(signal: AbortSignal): Promise<void> {
-    // One signal may wait for every place of a process.
-    setMaxListeners(0, signal);
-    return new Promise((resolve, reject) => {
-      if (this.#settled === this.#revision) {
-        resolve();
-        return;
-      }
-      const onAbort = () => {
-        this.#agreement.delete(onAgreed);
-        reject(signal.reason as Error);
-      };
-      const onAgreed = () => {
-        signal.removeEventListener('abort', onAbort);
-        resolve();
-      };
-      if (signal.aborted) {
-        reject(signal.reason as Error);
-        return;
-      }
-      this.#agreement.add(onAgreed);
-      signal.addEventListener('abort', onAbort, { once: true });
-    });
+    return this.#settled === this.#revision ? Promise.resolve() : this.#agreement.reached(signal);
   }
 
   release(): void {
@@ -131,8 +109,7 @@ class LevelTriggeredAnnouncer implements Announcer {
       }
       if (this.#settled !== this.#revision) return;
       this.#planRenewal();
-      for (const onAgreed of this.#agreement) onAgreed();
-      this.#agreement.clear();
+      this.#agreement.reach();
     } catch (error) {
       this.#onFailure(error);
     } finally {
