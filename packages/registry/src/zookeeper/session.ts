@@ -110,10 +110,10 @@ class SupervisedSession implements Session {
 
   run<T>(operation: Operation<T>, options: RunOptions = {}): Promise<T> {
     const deadlineMs = options.deadlineMs ?? OPERATION_DEADLINE_MS;
-    // At once, so that what is run one after the other goes out in this order.
-    if (this.#state.state === 'connected') return this.#runNow(operation, options, deadlineMs);
     // One signal may stand over a thousand reads; every one of them takes its listener off again.
     if (options.signal !== undefined) setMaxListeners(0, options.signal);
+    // At once, so that what is run one after the other goes out in this order.
+    if (this.#state.state === 'connected') return this.#runNow(operation, options, deadlineMs);
     const watch = options.onWatch === undefined ? {} : { onWatch: options.onWatch };
     return withDeadline(options.signal, deadlineMs, async (signal) => {
       await this.connected(signal);
