@@ -92,4 +92,32 @@ describe(`${KIND}: a session that the server ends`, { concurrency: true }, () =>
     );
     await second.close();
   });
+
+  test('whose server lost its data and is back at once: announced again within one session timeout', async () => {
+    const SESSION_MS = 4000;
+    const tookMs = await Promise.all(
+      Array.from({ length: 4 }, async () => {
+        const first = await startEmbeddedZooKeeper();
+        const { log, said } = listen();
+        const registry = await openTestRegistry(first.port, { log, sessionTimeoutMs: SESSION_MS });
+        for (let index = 0; index < 5; index += 1) await nodesOf(first.port).create(`/history-${index}`);
+        await announce(registry, '/web', 'i-1');
+        const watcher = follow(registry, '/web');
+        await watcher.shows('i-1');
+        await first.close();
+        await using second = await startEmbeddedZooKeeper({ port: first.port });
+        const since = performance.now();
+        // Not by another client, whose session would be one more transaction.
+        await eventually(() => assert.equal(second.sessions()[0]?.ephemerals.length, 1));
+        const took = performance.now() - since;
+        assert.equal(said(EXPIRED).length, 1);
+        await watcher.shows('i-1');
+        assert.ok(watcher.snapshots.every(({ instances }) => instances.length <= 1));
+        await watcher.stop();
+        await registry.close();
+        return took;
+      }),
+    );
+    assert.ok(Math.max(...tookMs) < SESSION_MS, String(tookMs));
+  });
 });
