@@ -117,8 +117,7 @@ export function openTestSession(port: number, sessionTimeoutMs: number): Session
 export interface LibraryClient {
   readonly connectionManager: {
     xid: number;
-    readonly pendingQueue: readonly { readonly request: { readonly header: { readonly xid: number } } }[];
-    readonly watcherManager: Readonly<Record<string, object>>;
+    readonly pendingQueue: readonly object[];
   };
 }
 

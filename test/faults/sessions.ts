@@ -1,17 +1,23 @@
 import assert from 'node:assert/strict';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { isTandemError } from '@tandem/core';
+import { create, exists } from '@tandem/registry/testing';
+
 import { eventually } from '../support/eventually.ts';
-import { follow, instanceOf, openTestRegistry } from '../support/registries.ts';
+import { type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts';
+import { follow, instanceOf, label, limit, openTestRegistry, spawnRegistry } from '../support/registries.ts';
 import {
   announce,
   CONNECTED,
   enter,
+  EXPIRED,
   type FaultServer,
   listenToTrouble,
+  openTestSession,
   temporaryDirectory,
 } from './scene.ts';
 
@@ -58,6 +64,139 @@ export function sessionFaults(server: FaultServer): void {
         await registry.close();
       }
       assert.equal((await scene.nodes.children(scene.path)).length, 1);
+    });
+  });
+
+  describe(`${server.kind}: what waits when a session ends`, { concurrency: true }, () => {
+    test('is told so, whether it was sent or waited for its turn, and never runs on another session', async () => {
+      await using scene = await enter(server);
+      const { proxy } = scene;
+      const session = openTestSession(proxy.port, 1000);
+      const states: string[] = [];
+      session.subscribe(({ state }) => states.push(state));
+      const first = await session.connected(limit());
+      await session.run(create(scene.path, '', 'persistent'));
+      proxy.blackhole();
+      // More than are sent at a time; the last ones have not left this process when the session ends.
+      const paths = Array.from({ length: 260 }, (_, index) => `${scene.path}/late-${index}`);
+      const asked = paths.map((at) => session.run(create(at, '', 'persistent')));
+      for (const outcome of await Promise.allSettled(asked))
+        assert.ok(outcome.status === 'rejected' && isTandemError(outcome.reason, 'REGISTRY_CONNECTION_LOST'));
+      await sleep(2000);
+      proxy.kill();
+      proxy.pass();
+      await eventually(() => assert.ok(states.includes('lost')));
+      assert.notEqual(await session.connected(limit()), first);
+      await session.run(create(`${scene.path}/now`, '', 'persistent'));
+      assert.deepEqual(await scene.nodes.children(scene.path), ['now']);
+      await session.close({ keepSession: false });
+    });
+
+    test('a session that is closed by a listener is closed for all of them, whatever they were to be told', async () => {
+      for (const [fatal, hurt] of [
+        ['connected', () => {}],
+        ['suspended', (proxy) => proxy.kill()],
+        [
+          'lost',
+          async (proxy) => {
+            proxy.acceptThenClose();
+            proxy.kill();
+            await sleep(2500);
+            proxy.pass();
+          },
+        ],
+      ] as const satisfies [string, (proxy: FaultProxy) => unknown][]) {
+        await using proxy = await startFaultProxy(server.port());
+        const session = openTestSession(proxy.port, 1000);
+        const heard: string[] = [];
+        let closing: Promise<unknown> | undefined;
+        session.subscribe(({ state }) => {
+          if (state === fatal) closing = session.close({ keepSession: false });
+        });
+        session.subscribe(({ state }) => heard.push(state));
+        if (fatal !== 'connected') await session.connected(limit());
+        await hurt(proxy);
+        await eventually(() => assert.ok(closing !== undefined));
+        await closing;
+        assert.equal(session.state.state, 'closed');
+        assert.equal(heard.at(-1), 'closed');
+        assert.ok(!heard.includes(fatal), heard.join());
+        const { accepted } = proxy;
+        await sleep(300);
+        assert.equal(proxy.accepted, accepted, 'nobody connects any more');
+        await assert.rejects(session.run(exists('/')), { code: 'REGISTRY_CLOSED' });
+      }
+    });
+  });
+
+  describe(`${server.kind}: a session that two processes have`, () => {
+    test('goes from one to the other, more and more rarely, and is whole when one of them leaves', async () => {
+      await using directory = await temporaryDirectory();
+      const resumeFile = path.join(directory.name, 'session.json');
+      await using scene = await enter(server, { resumeFile, sessionTimeoutMs: 10_000 });
+      await announce(scene.registry, scene.path, 'i-1');
+      // The lock on the state directory prevents it, unless somebody has copied the directory.
+      const copy = path.join(directory.name, 'copy.json');
+      await copyFile(resumeFile, copy);
+      const other = await scene.open({ resumeFile: copy });
+      await eventually(() => assert.ok(other.sessions().length > 0));
+      const before = scene.proxy.accepted;
+      await sleep(4000);
+      const attempts = scene.proxy.accepted - before;
+      assert.ok(attempts > 0 && attempts <= 40, `${attempts} connections in four seconds`);
+      await other.registry.close({ keep: true });
+      await announce(scene.registry, scene.path, 'i-2');
+      assert.deepEqual(
+        (await scene.nodes.children(scene.path)).map((child) => child.replace(/_\d+$/, '')),
+        ['i-1', 'i-2'],
+      );
+      assert.equal(new Set([...scene.sessions(), ...other.sessions()]).size, 1, 'the same session');
+      assert.deepEqual([...scene.said(EXPIRED), ...other.said(EXPIRED)], []);
+    });
+  });
+
+  describe(`${server.kind}: a process that stands still`, { concurrency: true }, () => {
+    async function freeze(names: readonly string[], sessionTimeoutMs: number) {
+      const scene = await enter(server);
+      const directory = await temporaryDirectory();
+      const resumeFile = path.join(directory.name, 'session.json');
+      const options = { path: scene.path, names, resumeFile, sessionTimeoutMs };
+      const child = spawnRegistry(server.port(), options);
+      const watcher = follow(scene.registry, scene.path);
+      await watcher.shows(...names);
+      const nodes = await scene.nodes.children(scene.path);
+      child.kill('SIGSTOP');
+      return {
+        scene,
+        watcher,
+        nodes,
+        thaw: () => child.kill('SIGCONT'),
+        async [Symbol.asyncDispose]() {
+          child.kill('SIGKILL');
+          await watcher.stop();
+          await scene[Symbol.asyncDispose]();
+          await directory[Symbol.asyncDispose]();
+        },
+      };
+    }
+
+    test('for longer than its session: as soon as it goes on, everything is announced again, once', async () => {
+      await using frozen = await freeze(['i-1', 'i-2'], 2000);
+      await frozen.watcher.shows();
+      frozen.thaw();
+      await frozen.watcher.shows('i-1', 'i-2');
+      const after = await frozen.scene.nodes.children(frozen.scene.path);
+      assert.equal(after.length, 2);
+      assert.ok(after.every((child) => !frozen.nodes.includes(child)));
+    });
+
+    test('for less than its session: nobody notices', async () => {
+      await using frozen = await freeze(['i-1'], 8000);
+      await sleep(3000);
+      frozen.thaw();
+      await sleep(1500);
+      assert.deepEqual(await frozen.scene.nodes.children(frozen.scene.path), frozen.nodes);
+      assert.deepEqual(frozen.watcher.snapshots.slice(-1).map(label), [['i-1']]);
     });
   });
 
