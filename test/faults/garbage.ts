@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
-import { isTandemError } from '@tandem/core';
+import { isTandemError, withDeadline } from '@tandem/core';
 import { exists, JuteWriter } from '@tandem/registry/testing';
 
 import { eventually } from '../support/eventually.ts';
@@ -83,7 +83,7 @@ export function garbageFaults(server: FaultServer): void {
         proxy.holdRequests();
         // More than fit into the window: those that wait for their turn are told, too.
         const asked = Array.from({ length: 300 }, () => connection.run(exists('/'), { signal: limit() }));
-        const outcomes = Promise.allSettled(asked);
+        const outcomes = withDeadline(undefined, 15_000, () => Promise.allSettled(asked));
         proxy.inject(wrong(FIRST_XID + index * 250));
         for (const outcome of await outcomes)
           assert.ok(

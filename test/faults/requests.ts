@@ -8,7 +8,7 @@ import { create, exists, getData } from '@tandem/registry/testing';
 import { eventually } from '../support/eventually.ts';
 import { startFaultProxy } from '../support/fault-proxy.ts';
 import { limit, nodesOf } from '../support/registries.ts';
-import { catchLibraryClients, type FaultServer, openTestConnection } from './scene.ts';
+import { catchManager, type FaultServer, openTestConnection } from './scene.ts';
 
 /** Sessions with much to say and much to hear. */
 export function requestFaults(server: FaultServer): void {
@@ -64,11 +64,9 @@ export function requestFaults(server: FaultServer): void {
     });
 
     test('the numbers of requests begin anew before they are too large, with the window full and all in order', async () => {
-      using library = catchLibraryClients();
-      const { connection, connected, events } = openTestConnection(server.port(), 10_000);
+      const { opened, manager } = catchManager(() => openTestConnection(server.port(), 10_000));
+      const { connection, connected, events } = opened;
       await connected();
-      const manager = library.clients.at(-1)?.connectionManager;
-      assert.ok(manager !== undefined);
       const base = `/numbered-${randomUUID()}`;
       await connection.run(create(base, '', 'persistent'), { signal: limit() });
       manager.xid = 0x7fff_fff0 - 100;

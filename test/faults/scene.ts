@@ -106,40 +106,37 @@ export function openTestConnection(port: number, sessionTimeoutMs: number) {
   };
 }
 
+/** To be closed by the test. */
 export function openTestSession(port: number, sessionTimeoutMs: number): Session {
-  const servers = [{ host: '127.0.0.1', port }];
-  const session = openSession({ servers, sessionTimeoutMs, log: silentLog });
-  endLater(() => session.close({ keepSession: false }));
-  return session;
+  return openSession({ servers: [{ host: '127.0.0.1', port }], sessionTimeoutMs, log: silentLog });
 }
 
 /** The library's own insides, for what would take months to reach from the outside. */
-export interface LibraryClient {
-  readonly connectionManager: {
-    xid: number;
-    readonly pendingQueue: readonly object[];
-  };
+export interface LibraryManager {
+  xid: number;
+  readonly pendingQueue: readonly object[];
 }
 
-/** The clients that the library makes until this is disposed of. */
-export function catchLibraryClients(): { readonly clients: readonly LibraryClient[] } & Disposable {
+/** The library's manager of the connection that is opened meanwhile. */
+export function catchManager<T>(open: () => T): { opened: T; manager: LibraryManager } {
   const registry = path.resolve(import.meta.dirname, '../../../packages/registry/package.json');
   const library = createRequire(registry)('node-zookeeper-client') as {
-    createClient: (...values: unknown[]) => LibraryClient;
+    createClient: (...values: unknown[]) => { connectionManager: LibraryManager };
   };
   const { createClient } = library;
-  const clients: LibraryClient[] = [];
+  let manager: LibraryManager | undefined;
   library.createClient = (...values) => {
     const client = createClient(...values);
-    clients.push(client);
+    manager = client.connectionManager;
     return client;
   };
-  return {
-    clients,
-    [Symbol.dispose]() {
-      library.createClient = createClient;
-    },
-  };
+  try {
+    const opened = open();
+    if (manager === undefined) throw new Error('nobody has asked the library for a client');
+    return { opened, manager };
+  } finally {
+    library.createClient = createClient;
+  }
 }
 
 export async function temporaryDirectory(): Promise<{ name: string } & AsyncDisposable> {

@@ -9,7 +9,15 @@ import { create, exists } from '@tandem/registry/testing';
 
 import { eventually } from '../support/eventually.ts';
 import { type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts';
-import { follow, instanceOf, label, limit, openTestRegistry, spawnRegistry } from '../support/registries.ts';
+import {
+  endLater,
+  follow,
+  instanceOf,
+  label,
+  limit,
+  openTestRegistry,
+  spawnRegistry,
+} from '../support/registries.ts';
 import {
   announce,
   CONNECTED,
@@ -72,6 +80,7 @@ export function sessionFaults(server: FaultServer): void {
       await using scene = await enter(server);
       const { proxy } = scene;
       const session = openTestSession(proxy.port, 1000);
+      endLater(() => session.close({ keepSession: false }));
       const states: string[] = [];
       session.subscribe(({ state }) => states.push(state));
       const first = await session.connected(limit());
@@ -108,6 +117,7 @@ export function sessionFaults(server: FaultServer): void {
       ] as const satisfies [string, (proxy: FaultProxy) => unknown][]) {
         await using proxy = await startFaultProxy(server.port());
         const session = openTestSession(proxy.port, 1000);
+        endLater(() => session.close({ keepSession: false }));
         const heard: string[] = [];
         let closing: Promise<unknown> | undefined;
         session.subscribe(({ state }) => {

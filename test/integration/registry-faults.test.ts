@@ -29,6 +29,7 @@ import {
   openTestRegistry,
   spawnRegistry,
 } from '../support/registries.ts';
+import { askWord } from '../support/zookeeper-wire.ts';
 
 const TICK_MS = 500;
 
@@ -150,6 +151,35 @@ describe('registry faults on a real server: a process that is killed', () => {
       assert.equal(code, 0);
       assert.ok(performance.now() - since < 10_000);
     }
+  });
+});
+
+describe('registry faults on a real server: what a watch costs the server', () => {
+  test('a watch that nobody needs any more is taken off, one that somebody else needs stays', async () => {
+    // Of its own, so that nobody else watches anything.
+    await using own = await startRealZooKeeper({ tickTimeMs: TICK_MS });
+    const watched = async () => {
+      const [, count] = /^zk_watch_count\s+(\d+)$/m.exec(await askWord(own.port, 'mntr')) ?? [];
+      return Number(count);
+    };
+    const registry = await openTestRegistry(own.port);
+    const staying = follow(registry, '/watched/0');
+    await staying.shows();
+    const before = await watched();
+    assert.ok(before > 0);
+    for (let round = 0; round < 3; round += 1) {
+      const paths = Array.from({ length: 20 }, (_, index) => `/watched/${index}`);
+      const watchers = paths.map((at) => follow(registry, at));
+      await Promise.all(watchers.map((watcher) => watcher.shows()));
+      assert.equal(await watched(), 20 * before);
+      await Promise.all(watchers.map((watcher) => watcher.stop()));
+      await eventually(async () => assert.equal(await watched(), before));
+    }
+    const record = JSON.stringify({ host: '10.0.0.1', port: 80, name: 'i-1' });
+    await nodesOf(own.port).create('/watched/0/i-1_0000000000', record);
+    await staying.shows('i-1');
+    await staying.stop();
+    await registry.close();
   });
 });
 
