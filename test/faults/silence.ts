@@ -60,7 +60,8 @@ export function silenceFaults(server: FaultServer): void {
     });
 
     test('close under a blackhole ends within about two seconds', async () => {
-      await using scene = await enter(server);
+      // Long enough that the heartbeat would notice much later.
+      await using scene = await enter(server, { sessionTimeoutMs: 10_000 });
       await announce(scene.registry, scene.path, 'i-1');
       scene.proxy.blackhole();
       const since = performance.now();

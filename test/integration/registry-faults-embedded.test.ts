@@ -5,12 +5,15 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { silentLog } from '@tandem/core';
 import { type EmbeddedZooKeeper, startEmbeddedZooKeeper } from '@tandem/embedded-zookeeper';
+import { openSession } from '@tandem/registry/testing';
 
 import { announce, EXPIRED, temporaryDirectory } from '../faults/scene.ts';
 import { faultSuites } from '../faults/suites.ts';
 import { eventually } from '../support/eventually.ts';
 import {
+  endLater,
   follow,
   instanceOf,
   limit,
@@ -119,5 +122,32 @@ describe(`${KIND}: a session that the server ends`, { concurrency: true }, () =>
       }),
     );
     assert.ok(Math.max(...tookMs) < SESSION_MS, String(tookMs));
+  });
+
+  test('together with others: each begins anew at a moment of its own', async () => {
+    await using embedded = await startEmbeddedZooKeeper();
+    const servers = [{ host: '127.0.0.1', port: embedded.port }];
+    const begun: string[] = [];
+    const sessions = await Promise.all(
+      [0.99, 0.5, 0].map(async (chance) => {
+        const session = openSession({
+          servers,
+          sessionTimeoutMs: 5000,
+          log: silentLog,
+          random: () => chance,
+        });
+        endLater(() => session.close({ keepSession: false }));
+        await session.connected(limit());
+        session.subscribe(({ state }) => {
+          if (state === 'connecting') begun.push(`chance ${chance}`);
+        });
+        return session;
+      }),
+    );
+    for (const { id } of embedded.sessions()) embedded.expireSession(id);
+    await eventually(() => assert.equal(begun.length, sessions.length));
+    assert.deepEqual(begun, ['chance 0', 'chance 0.5', 'chance 0.99']);
+    await Promise.all(sessions.map((session) => session.connected(limit())));
+    await Promise.all(sessions.map((session) => session.close({ keepSession: false })));
   });
 });
