@@ -25,7 +25,14 @@ export interface FaultProxy {
    * clients have been dropped: bytes of a dead connection that arrive late. What the server sends goes through.
    */
   holdRequests(): { bytes(): number; dropClients(): void; release(): void };
-  /** Ends every connection, by a FIN or by a reset. */
+  /**
+   * From now on every byte takes this long each way; what is under way arrives no earlier than what was sent before it.
+   * Present connections are as slow as new ones; an end that comes from the other side is as late as the bytes.
+   */
+  delay(ms: number): void;
+  /** Says this to every client of the present connections, as if the server had: to be done between its frames. */
+  inject(bytes: Buffer): void;
+  /** Ends every connection at once, by a FIN or by a reset. */
   kill(): void;
   reset(): void;
   close(): Promise<void>;
@@ -37,6 +44,8 @@ type Mode = 'pass' | 'blackhole' | 'accept-only' | 'accept-then-close';
 interface Pair {
   readonly client: Socket;
   server: Socket | undefined;
+  readonly toServer: Lane;
+  readonly toClient: Lane;
   /** What is kept from the server; undefined: nothing is. */
   held: Buffer[] | undefined;
 }
@@ -57,6 +66,7 @@ class Proxy implements FaultProxy {
   readonly #listener = createServer((client) => this.#accept(client));
   #mode: Mode = 'pass';
   #cutAfter = Infinity;
+  #delayMs = 0;
   port = 0;
   accepted = 0;
   bytesToServer = 0;
@@ -118,11 +128,19 @@ class Proxy implements FaultProxy {
       },
       release: () => {
         for (const pair of held) {
-          for (const chunk of pair.held ?? []) pair.server?.write(chunk);
+          for (const chunk of pair.held ?? []) pair.toServer.send(() => pair.server?.write(chunk));
           pair.held = undefined;
         }
       },
     };
+  }
+
+  delay(ms: number): void {
+    this.#delayMs = ms;
+  }
+
+  inject(bytes: Buffer): void {
+    for (const { client } of this.#pairs) client.write(bytes);
   }
 
   kill(): void {
@@ -155,15 +173,16 @@ class Proxy implements FaultProxy {
       client.destroy();
       return;
     }
-    const pair: Pair = { client, server: undefined, held: undefined };
+    const [toServer, toClient] = [createLane(() => this.#delayMs), createLane(() => this.#delayMs)];
+    const pair: Pair = { client, server: undefined, toServer, toClient, held: undefined };
     this.#pairs.add(pair);
     client.on('data', (chunk: Buffer) => {
       this.bytesToServer += chunk.length;
-      if (pair.held === undefined) pair.server?.write(chunk);
+      if (pair.held === undefined) toServer.send(() => pair.server?.write(chunk));
       else pair.held.push(chunk);
     });
     client.on('close', () => {
-      if (pair.held === undefined) this.#end(pair);
+      if (pair.held === undefined) toServer.send(() => this.#end(pair));
     });
     if (this.#mode === 'blackhole') client.pause();
     else if (this.#mode === 'pass') this.#join(pair);
@@ -173,25 +192,75 @@ class Proxy implements FaultProxy {
     const server = connect({ host: '127.0.0.1', port: this.#targetPort, noDelay: true });
     pair.server = server;
     server.on('error', () => {});
-    server.on('close', () => this.#end(pair));
+    server.on('close', () => pair.toClient.send(() => this.#end(pair)));
     server.on('data', (chunk: Buffer) => {
       this.bytesToClient += chunk.length;
       if (chunk.length < this.#cutAfter) {
         this.#cutAfter -= chunk.length;
-        if (!pair.client.destroyed) pair.client.write(chunk);
+        pair.toClient.send(() => {
+          if (!pair.client.destroyed) pair.client.write(chunk);
+        });
         return;
       }
       const last = chunk.subarray(0, this.#cutAfter);
       this.#cutAfter = Infinity;
       server.removeAllListeners('data').destroy();
       // Ended, not destroyed: the client shall see these bytes.
-      pair.client.end(last);
+      pair.toClient.send(() => pair.client.end(last));
     });
   }
 
   #end(pair: Pair): void {
     this.#pairs.delete(pair);
+    pair.toServer.end();
+    pair.toClient.end();
     pair.server?.destroy();
     if (!pair.client.writableEnded) pair.client.destroy();
   }
+}
+
+/** One way of a connection: what is sent arrives in order, each after the delay of its moment. */
+interface Lane {
+  send(arrive: () => void): void;
+  /** What is under way never arrives. */
+  end(): void;
+}
+
+function createLane(delayMs: () => number): Lane {
+  const underWay: { readonly dueAt: number; readonly arrive: () => void }[] = [];
+  let timer: NodeJS.Timeout | undefined;
+  let isOver = false;
+
+  function deliver(): void {
+    timer = undefined;
+    for (let next = underWay[0]; next !== undefined; next = underWay[0]) {
+      const waitMs = next.dueAt - performance.now();
+      if (waitMs > 0) {
+        timer = setTimeout(deliver, Math.ceil(waitMs));
+        return;
+      }
+      underWay.shift();
+      next.arrive();
+    }
+  }
+
+  return {
+    send(arrive) {
+      if (isOver) return;
+      const ms = delayMs();
+      // Nothing overtakes what was sent before it, though the network has become faster meanwhile.
+      if (ms === 0 && underWay.length === 0) {
+        arrive();
+        return;
+      }
+      const dueAt = Math.max(performance.now() + ms, underWay.at(-1)?.dueAt ?? 0);
+      underWay.push({ dueAt, arrive });
+      timer ??= setTimeout(deliver, ms);
+    },
+    end() {
+      isOver = true;
+      clearTimeout(timer);
+      underWay.length = 0;
+    },
+  };
 }

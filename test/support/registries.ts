@@ -52,12 +52,18 @@ export async function openTestRegistry(
 /** A process of its own that announces some instances and then stays, or ends by itself: closes, or keeps. */
 export function spawnRegistry(
   ports: number | readonly number[],
-  options: { path: string; names: readonly string[]; resumeFile: string; end?: 'close' | 'keep' },
+  options: {
+    path: string;
+    names: readonly string[];
+    resumeFile: string;
+    sessionTimeoutMs?: number;
+    end?: 'close' | 'keep';
+  },
 ): ChildProcess {
   const program = `
     const { openTestRegistry, instanceOf, limit } = await import(${JSON.stringify(import.meta.url)});
-    const { path, names, resumeFile, end } = ${JSON.stringify(options)};
-    const registry = await openTestRegistry(${JSON.stringify(ports)}, { sessionTimeoutMs: 10_000, resumeFile });
+    const { path, names, resumeFile, sessionTimeoutMs = 10_000, end } = ${JSON.stringify(options)};
+    const registry = await openTestRegistry(${JSON.stringify(ports)}, { sessionTimeoutMs, resumeFile });
     for (const name of names) {
       const announcer = registry.announce(path, instanceOf(name));
       announcer.set(instanceOf(name));

@@ -1,12 +1,16 @@
 // The connection overrides members of an unmaintained library on the instance. This bird dies when one of them moves.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 
 import { startEmbeddedZooKeeper } from '@tandem/embedded-zookeeper';
+
+import { eventually } from '../../support/eventually.ts';
+import { follow, instanceOf, limit, openTestRegistry } from '../../support/registries.ts';
 
 const LIBRARY = 'node-zookeeper-client';
 const PINNED = '1.1.3';
@@ -211,3 +215,95 @@ describe(`canary: ${LIBRARY}`, () => {
     await once(client, 'disconnected');
   });
 });
+
+/**
+ * Faults of the library that cannot hurt whoever never calls what has them: versions of 0 in transactions (B11), trees
+ * that are read or deleted one level deep (B12), a second connect (B14), a listener for every call (B18), retries that
+ * repeat what was done (B21), containers that are none (B22) and mkdirp (B23).
+ */
+describe(`canary: what is used of ${LIBRARY}`, () => {
+  const sources = path.join(root, 'packages');
+  const files = readdirSync(sources, { recursive: true })
+    .map(String)
+    .filter((file) => /^[^/]+\/src\/.*\.ts$/.test(file) && !file.endsWith('.d.ts'));
+  const importers = files.filter((file) =>
+    readFileSync(path.join(sources, file), 'utf8').includes(`from '${LIBRARY}`),
+  );
+
+  test('one file imports it, and of a client it touches nothing but connect, close and the manager', () => {
+    assert.deepEqual(importers, ['registry/src/zookeeper/connection.ts']);
+    const text = readFileSync(path.join(sources, importers[0] ?? ''), 'utf8');
+    const used = (pattern: RegExp) => new Set([...text.matchAll(pattern)].map(([, member]) => member));
+    assert.deepEqual(used(/\blibrary\.(\w+)/g), new Set(['createClient']));
+    assert.deepEqual(used(/#client\.(\w+)/g), new Set(['close', 'connect', 'connectionManager']));
+    assert.match(text, /\bretries: 0\b/);
+  });
+
+  test('a registry at work calls nothing else, connects each client once, and leaves no watcher with it', async () => {
+    const spy = spyOnLibrary();
+    try {
+      await using server = await startEmbeddedZooKeeper();
+      for (const mirror of ['auto', 'classic'] as const) {
+        const registry = await openTestRegistry(server.port, { mirror });
+        const watcher = follow(registry, '/web');
+        const announcer = registry.announce('/web', instanceOf('i-1'), { nodeType: 'persistent' });
+        announcer.set(instanceOf('i-1', 1));
+        await announcer.agreed(limit());
+        await watcher.shows('i-1:1');
+        announcer.set(undefined);
+        await announcer.agreed(limit());
+        await watcher.shows();
+        const id = server.sessions()[0]?.id ?? 0n;
+        server.expireSession(id);
+        await eventually(() => assert.ok(server.sessions().some((session) => session.id !== id)));
+        await eventually(() => assert.equal(registry.status.state, 'connected'));
+        await watcher.stop();
+        await registry.close();
+      }
+    } finally {
+      spy.restore();
+    }
+    const { managers, called } = spy;
+    assert.equal(managers.length, 4);
+    assert.deepEqual(
+      called.filter((member) => member !== 'close'),
+      managers.map(() => 'connect'),
+    );
+    assert.ok(called.length <= 2 * managers.length);
+    for (const { watcherManager } of managers)
+      for (const watchers of Object.values(watcherManager)) assert.deepEqual(Object.keys(watchers), []);
+  });
+});
+
+/** Notes every call of a method of a client, and what the library makes meanwhile. */
+function spyOnLibrary() {
+  interface Spied {
+    connectionManager: { watcherManager: Record<string, object> };
+  }
+  const made = library as unknown as { createClient: (...values: unknown[]) => Spied };
+  const { createClient } = made;
+  const managers: Spied['connectionManager'][] = [];
+  const called: string[] = [];
+  const Client = createClient('127.0.0.1:1').constructor as unknown as { prototype: Record<string, Member> };
+  // What the manager tells the client of is none of ours.
+  const originals = Object.entries(Client.prototype).filter(([name]) => !/^on[A-Z]/.test(name));
+  for (const [name, member] of originals) {
+    Client.prototype[name] = function spied(this: unknown, ...values: unknown[]) {
+      called.push(name);
+      return member.apply(this, values);
+    };
+  }
+  made.createClient = (...values) => {
+    const client = createClient(...values);
+    managers.push(client.connectionManager);
+    return client;
+  };
+  return {
+    managers,
+    called,
+    restore() {
+      made.createClient = createClient;
+      for (const [name, member] of originals) Client.prototype[name] = member;
+    },
+  };
+}

@@ -80,6 +80,7 @@ const CLOSE_DEADLINE_MS = 2_000;
 const MAX_REQUEST_BYTES = 1_000_000;
 const MAX_XID = 0x7fff_fff0;
 const NOTIFICATION_XID = -1;
+const PING_XID = -2;
 
 export function openConnection(options: ConnectionOptions): Connection {
   return new LibraryConnection(options);
@@ -378,8 +379,14 @@ class LibraryConnection implements Connection {
       else this.#onRefused();
       return true;
     }
+    if (xid === PING_XID) return false;
     const packet = this.#manager.pendingQueue[0];
-    if (packet === undefined || packet.request.header.xid !== xid || !isOurs(packet.request)) return false;
+    if (packet?.request.header.xid !== xid) {
+      // The library would drop the request that waits at the head, too, and nobody would ever hear of it.
+      this.#drop(`the server answered request ${xid}, which is not the one that waits`);
+      return true;
+    }
+    if (!isOurs(packet.request)) return false;
     this.#manager.pendingQueue.shift();
     const zxid = frame.readBigInt64BE(8);
     if (zxid > 0n) this.#manager.zxid = Buffer.from(frame.subarray(8, 16));

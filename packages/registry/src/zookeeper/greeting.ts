@@ -22,8 +22,9 @@ export function createGreeting(options: {
 }): Greeting {
   const { session, credentials, watches, downMs } = options;
   // A server whose data were wiped drops every client that has seen more than it has, without a word (B10).
-  // After a session timeout in vain the client stops claiming so, and learns whether its session still lives.
-  const lastZxid = downMs > session.timeoutMs ? 0n : options.lastZxid;
+  // After half a session timeout in vain the client stops claiming so, and learns whether its session still lives. With
+  // the attempts being a quarter of it apart, whoever has lost its data is with us again within one timeout.
+  const lastZxid = downMs > session.timeoutMs / 2 ? 0n : options.lastZxid;
   const hello = packHello({
     lastZxid,
     timeoutMs: session.timeoutMs,

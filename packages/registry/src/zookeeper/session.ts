@@ -251,7 +251,8 @@ class SupervisedSession implements Session {
       case 'expired':
         log.warn({}, 'the ZooKeeper session has expired, starting a new one');
         this.#become({ state: 'lost' });
-        this.#renew();
+        // Unless somebody who was told has closed it.
+        if (this.#state.state === 'lost') this.#renew();
         return;
       case 'auth-failed': {
         const message = 'ZooKeeper refused the credentials';
@@ -283,6 +284,8 @@ class SupervisedSession implements Session {
   #become(state: SessionState): void {
     this.#state = state;
     for (const listener of this.#listeners) {
+      // One of them has closed it, and the others have been told of that.
+      if (this.#state !== state) return;
       try {
         listener(state);
       } catch (error) {
