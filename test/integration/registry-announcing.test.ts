@@ -607,8 +607,8 @@ function announcing(where: string, start: () => Promise<Server>): void {
         assert.deepEqual(
           found?.instances.map(({ name, port, weight }) => [name, port, weight]),
           [
-            ['7', 1, undefined],
             ['', 2, undefined],
+            ['7', 1, undefined],
             ['i-2', 3, 5],
           ],
         );
