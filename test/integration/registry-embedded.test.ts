@@ -7,12 +7,15 @@ import { zookeeperConformance, zookeeperSubject } from '../conformance/zookeeper
 import { noSurprises } from '../support/registries.ts';
 
 let server: EmbeddedZooKeeper;
+/** One without persistent watches: changes are followed in classic mode. */
+let older: EmbeddedZooKeeper;
 let count = 0;
 
 before(async () => {
   server = await startEmbeddedZooKeeper();
+  older = await startEmbeddedZooKeeper({ generation: '3.5' });
 });
-after(() => server.close());
+after(() => Promise.all([server.close(), older.close()]));
 noSurprises();
 
 const start = () => {
@@ -21,3 +24,10 @@ const start = () => {
 };
 registryConformance('ZooKeeper registry on the embedded server', start);
 zookeeperConformance('ZooKeeper registry on the embedded server', start);
+
+const startOnOlder = () => {
+  count += 1;
+  return zookeeperSubject(older.port, `/embedded/${count}`);
+};
+registryConformance('ZooKeeper registry on the embedded server of an older generation', startOnOlder);
+zookeeperConformance('ZooKeeper registry on the embedded server of an older generation', startOnOlder);

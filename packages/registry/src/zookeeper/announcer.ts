@@ -66,7 +66,8 @@ class LevelTriggeredAnnouncer implements Announcer {
     if (instance !== undefined && !isAt(instance, this.#options.place)) {
       throw new TypeError('an announcer announces only the instance of its own place');
     }
-    this.#wanted = { said: true, instance };
+    // It may be written much later; what the caller does to its own until then was not said.
+    this.#wanted = { said: true, instance: structuredClone(instance) };
     this.#disturb();
   }
 

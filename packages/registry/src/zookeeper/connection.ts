@@ -6,7 +6,7 @@ import { createFramer } from './framer.ts';
 import { createGreeting } from './greeting.ts';
 import { type Beat, startHeartbeat } from './heartbeat.ts';
 import { JuteReader } from './jute.ts';
-import { type Operation, refusal, removeWatches } from './opcodes.ts';
+import { OPCODE, type Operation, refusal, removeWatches } from './opcodes.ts';
 import { type Answer, AUTH_XID, isOurs, packRequest, unpackAnswer } from './packets.ts';
 import { createReconnectDelay } from './reconnect-delay.ts';
 import { createWatchTable, type WatchListener } from './watches.ts';
@@ -99,6 +99,8 @@ class LibraryConnection implements Connection {
   readonly #delay;
   #beat: Beat | undefined;
   #lastReadAt = 0;
+  /** The server knows recursive watches. */
+  #hasRecursive = false;
   #disconnectedAt: number | undefined = performance.now();
   #line: Line | undefined;
   readonly #abort = new AbortController();
@@ -167,7 +169,10 @@ class LibraryConnection implements Connection {
   }
 
   forgetWatch(listener: WatchListener): void {
-    for (const path of this.#watches.forget(listener)) {
+    const left = this.#watches.forget(listener);
+    // A server that cannot set them would end the connection over it.
+    if (!this.#hasRecursive) return;
+    for (const path of left) {
       // A server that does not hear it sends events that nobody listens to, until the connection ends.
       this.run(removeWatches(path), { signal: NEVER }).catch(() => {});
     }
@@ -217,6 +222,7 @@ class LibraryConnection implements Connection {
     // Before anything is awaited: an event may follow in the same chunk.
     const kind = operation.watchKind?.(code);
     if (onWatch !== undefined && kind !== undefined) this.#watches.add(kind, operation.path, onWatch);
+    if (code === 0 && operation.opcode === OPCODE.setWatches2) this.#hasRecursive = true;
     if (code === 0) return unpackAnswer(operation, frame);
     const recovered = operation.recover?.(code);
     return recovered === undefined

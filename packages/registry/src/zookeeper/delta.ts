@@ -52,6 +52,8 @@ export function createDelta(options: DeltaOptions): DeltaFollower {
   }
 
   const onWatch = (event: WatchEvent): void => {
+    // Until the watch stands somebody else follows the path, who would be told the opposite of what he has seen.
+    if (!isWatched) return;
     verifyLater();
     if (event.path === path) tellOfPath(children, event.type);
     else tellOfChild(children, event.type, event.path.slice(path.length + 1));
