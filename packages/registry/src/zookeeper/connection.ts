@@ -1,16 +1,16 @@
-import { messageOf, TandemError } from '@tandem/core';
+import { messageOf } from '@tandem/core';
 import library, { type Client, type ConnectionManager } from 'node-zookeeper-client';
 
 import type { Dialer, Line } from './dialer.ts';
+import { createExchange, type Exchange } from './exchange.ts';
 import { createFramer } from './framer.ts';
 import { createGreeting } from './greeting.ts';
 import { type Beat, startHeartbeat } from './heartbeat.ts';
-import { JuteReader } from './jute.ts';
-import { OPCODE, type Operation, refusal, removeWatches } from './opcodes.ts';
-import { type Answer, AUTH_XID, isOurs, packRequest, unpackAnswer } from './packets.ts';
+import type { Operation } from './opcodes.ts';
+import { AUTH_XID } from './packets.ts';
 import { createReconnectDelay } from './reconnect-delay.ts';
-import { createWatchTable, type WatchListener } from './watches.ts';
-import { createWindow, type Wish } from './window.ts';
+import type { WatchListener } from './watches.ts';
+import type { Wish } from './window.ts';
 
 /**
  * One client of the library is one session. The library (node-zookeeper-client 1.1.3, unmaintained) keeps the
@@ -72,15 +72,8 @@ const STATE = {
   closed: -2,
   expired: -3,
 } as const;
-/** ZooKeeper throttles all clients of a server together at 1,000 outstanding requests. */
-const MAX_IN_FLIGHT = 250;
 const MAX_HANDSHAKE_MS = 5_000;
 const CLOSE_DEADLINE_MS = 2_000;
-/** The server closes the connection on larger requests, with everything else that is in flight (B20). */
-const MAX_REQUEST_BYTES = 1_000_000;
-const MAX_XID = 0x7fff_fff0;
-const NOTIFICATION_XID = -1;
-const PING_XID = -2;
 
 export function openConnection(options: ConnectionOptions): Connection {
   return new LibraryConnection(options);
@@ -90,8 +83,7 @@ class LibraryConnection implements Connection {
   readonly #options: ConnectionOptions;
   readonly #client: Client;
   readonly #manager: ConnectionManager;
-  readonly #watches = createWatchTable();
-  readonly #window = createWindow(MAX_IN_FLIGHT);
+  readonly #exchange: Exchange;
   readonly #framer = createFramer(
     (frame) => this.#onFrame(frame),
     () => this.#drop('the server sent a frame of negative length'),
@@ -99,8 +91,6 @@ class LibraryConnection implements Connection {
   readonly #delay;
   #beat: Beat | undefined;
   #lastReadAt = 0;
-  /** The server knows recursive watches. */
-  #hasRecursive = false;
   #disconnectedAt: number | undefined = performance.now();
   #line: Line | undefined;
   readonly #abort = new AbortController();
@@ -124,8 +114,11 @@ class LibraryConnection implements Connection {
       { serverCount: () => dialer.count, sessionTimeoutMs: () => manager.sessionTimeout, refusedMs },
       random,
     );
-    // 0 is below what 3.4 and 3.5 take for a request (B15).
-    manager.xid = 1;
+    this.#exchange = createExchange({
+      queues: manager,
+      isConnected: () => manager.state === STATE.connected && !this.#disposed,
+      drop: (reason) => this.#drop(reason),
+    });
     manager.connect = () => this.#connect();
     // The library pings only while nothing arrives, and so loses busy sessions (B4). The heartbeat is ours.
     manager.onSocketTimeout = () => {};
@@ -133,49 +126,16 @@ class LibraryConnection implements Connection {
     this.#client.connect();
   }
 
-  run<T>(
-    operation: Operation<T>,
-    { signal, onWatch }: { signal: Wish; onWatch?: WatchListener },
-  ): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      if (this.#manager.state !== STATE.connected || this.#disposed) {
-        reject(connectionLost(operation));
-        return;
-      }
-      if (operation.body.length > MAX_REQUEST_BYTES) {
-        reject(
-          new TandemError(
-            'REGISTRY_REFUSED',
-            `a request to ${operation.name} ${operation.path} is larger than 1 MB`,
-          ),
-        );
-        return;
-      }
-      const settle = (frame: Buffer) => {
-        const answer = this.#answer(operation, frame, signal.aborted ? undefined : onWatch);
-        if (answer.ok) resolve(answer.value);
-        else reject(answer.error);
-      };
-      this.#window.enter({
-        signal,
-        send: () => this.#send(operation, settle, () => reject(connectionLost(operation))),
-        fail: reject,
-      });
-    });
+  run<T>(operation: Operation<T>, options: { signal: Wish; onWatch?: WatchListener }): Promise<T> {
+    return this.#exchange.run(operation, options);
   }
 
   listenBelow(path: string, listener: WatchListener): void {
-    this.#watches.addRecursive(path, listener);
+    this.#exchange.watches.addRecursive(path, listener);
   }
 
   forgetWatch(listener: WatchListener): void {
-    const left = this.#watches.forget(listener);
-    // A server that cannot set them would end the connection over it.
-    if (!this.#hasRecursive) return;
-    for (const path of left) {
-      // A server that does not hear it sends events that nobody listens to, until the connection ends.
-      this.run(removeWatches(path), { signal: NEVER }).catch(() => {});
-    }
+    this.#exchange.forgetWatch(listener);
   }
 
   close(options: { keepSession: boolean }): Promise<boolean> {
@@ -200,34 +160,6 @@ class LibraryConnection implements Connection {
       };
       this.#client.close();
     });
-  }
-
-  // --- requests
-
-  #send<T>(operation: Operation<T>, settle: (frame: Buffer) => void, lost: () => void): void {
-    if (this.#manager.xid > MAX_XID) this.#manager.xid = 1;
-    this.#manager.queue(packRequest(operation.opcode, operation.body), (error, frame) => {
-      if (frame === undefined || error !== null) {
-        this.#window.lost();
-        lost();
-        return;
-      }
-      settle(frame);
-      this.#window.answered();
-    });
-  }
-
-  #answer<T>(operation: Operation<T>, frame: Buffer, onWatch: WatchListener | undefined): Answer<T> {
-    const code = frame.readInt32BE(16);
-    // Before anything is awaited: an event may follow in the same chunk.
-    const kind = operation.watchKind?.(code);
-    if (onWatch !== undefined && kind !== undefined) this.#watches.add(kind, operation.path, onWatch);
-    if (code === 0 && operation.opcode === OPCODE.setWatches2) this.#hasRecursive = true;
-    if (code === 0) return unpackAnswer(operation, frame);
-    const recovered = operation.recover?.(code);
-    return recovered === undefined
-      ? { ok: false, error: refusal(operation, code) }
-      : { ok: true, value: recovered.value };
   }
 
   // --- connecting
@@ -262,7 +194,7 @@ class LibraryConnection implements Connection {
       downMs: performance.now() - (this.#disconnectedAt ?? performance.now()),
       session: { ...this.#session(), timeoutMs: manager.sessionTimeout },
       credentials: line.credentials,
-      watches: this.#watches,
+      watches: this.#exchange.watches,
     });
     if (lastZxid === 0n) manager.zxid = Buffer.alloc(8);
     socket.write(hello);
@@ -340,8 +272,7 @@ class LibraryConnection implements Connection {
     this.#delay.disconnected();
     this.#framer.reset();
     this.#manager.pendingBuffer = null;
-    for (const packet of this.#manager.packetQueue.queue.splice(0)) packet.callback?.(LOST);
-    this.#window.failWaiting(connectionLost());
+    this.#exchange.fail({ isOver: false });
     const reason = this.#dropReason ?? 'the connection ended';
     this.#dropReason = undefined;
     if (wasConnected) this.#options.onEvent({ kind: 'disconnected', reason });
@@ -370,33 +301,11 @@ class LibraryConnection implements Connection {
     if (manager.socket?.destroyed === true) this.#framer.reset();
   }
 
-  /** Events and answers to our requests; the rest (handshake, pings, close) is the library's. */
+  /** Answers to our credentials, events and answers to our requests; the rest (handshake, pings, close) is the library's. */
   #takeFrame(frame: Buffer): boolean {
-    const xid = frame.readInt32BE(4);
-    if (xid === NOTIFICATION_XID) {
-      const reader = new JuteReader(frame, 20);
-      const type = reader.int();
-      reader.int();
-      this.#watches.fire({ type, path: reader.text() });
-      return true;
-    }
-    if (xid === AUTH_XID) {
-      if (frame.readInt32BE(16) === 0) this.#onAccepted();
-      else this.#onRefused();
-      return true;
-    }
-    if (xid === PING_XID) return false;
-    const packet = this.#manager.pendingQueue[0];
-    if (packet?.request.header.xid !== xid) {
-      // The library would drop the request that waits at the head, too, and nobody would ever hear of it.
-      this.#drop(`the server answered request ${xid}, which is not the one that waits`);
-      return true;
-    }
-    if (!isOurs(packet.request)) return false;
-    this.#manager.pendingQueue.shift();
-    const zxid = frame.readBigInt64BE(8);
-    if (zxid > 0n) this.#manager.zxid = Buffer.from(frame.subarray(8, 16));
-    packet.callback?.(null, frame);
+    if (frame.readInt32BE(4) !== AUTH_XID) return this.#exchange.takeFrame(frame);
+    if (frame.readInt32BE(16) === 0) this.#onAccepted();
+    else this.#onRefused();
     return true;
   }
 
@@ -416,18 +325,8 @@ class LibraryConnection implements Connection {
     this.#delay.disconnected();
     manager.connect = () => {};
     manager.socket?.destroy();
-    for (const packet of [...manager.packetQueue.queue.splice(0), ...manager.pendingQueue.splice(0)])
-      packet.callback?.(LOST);
-    this.#window.failWaiting(connectionLost());
+    this.#exchange.fail({ isOver: true });
   }
-}
-
-const LOST = new Error('connection lost');
-const NEVER = new AbortController().signal;
-
-function connectionLost(operation?: Pick<Operation<unknown>, 'name' | 'path'>): TandemError {
-  const what = operation === undefined ? '' : ` to ${operation.name} ${operation.path}`;
-  return new TandemError('REGISTRY_CONNECTION_LOST', `no connection to ZooKeeper${what}`);
 }
 
 function idBytes(id: bigint): Buffer {

@@ -14,6 +14,22 @@ export interface LibraryRequest {
   toBuffer(): Buffer;
 }
 
+interface LibraryPacket {
+  request: LibraryRequest;
+  callback?: (error: unknown, frame?: Buffer) => void;
+}
+
+/** The part of the library that requests go through. */
+export interface LibraryQueues {
+  xid: number;
+  zxid: Buffer;
+  /** Sent, not yet answered. */
+  pendingQueue: LibraryPacket[];
+  /** Not yet sent. */
+  packetQueue: { queue: LibraryPacket[] };
+  queue(request: LibraryRequest, callback: NonNullable<LibraryPacket['callback']>): void;
+}
+
 const ours = new WeakSet<LibraryRequest>();
 
 /** The answer to what `packAuth` packs has this number too. The library keeps it out of its numbering. */
