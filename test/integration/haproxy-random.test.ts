@@ -5,8 +5,9 @@ import { writeFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 
 import type { Instance } from '@tandem/core';
-import { buildMembership, buildStructure, readRunning, renderConfig } from '@tandem/discovery';
+import { buildStructure, readRunning, renderConfig } from '@tandem/discovery';
 import {
+  buildMembership,
   createHaproxyProcess,
   executeSteps,
   type Membership,
@@ -39,7 +40,8 @@ const membership: fc.Arbitrary<Membership> = fc
   })
   .map((backends) => {
     const entries = Object.entries(backends).map(
-      ([name, instances]) => [name, { instances, kept: false }] as const,
+      ([name, instances]) =>
+        [name, { service: service(name, '127.0.0.1:1'), instances, holds: new Map() }] as const,
     );
     return buildMembership(new Map(entries)).membership;
   });

@@ -18,8 +18,8 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
 /** Which files may import each npm package; `*` stands for part of a name. Schemas (zod) are everybody's. */
 const DRIVERS: Readonly<Record<string, readonly string[]>> = {
   'node-zookeeper-client': ['registry/src/zookeeper/connection.ts', 'registry/src/zookeeper/opcodes.ts'],
-  execa: ['discovery/src/haproxy/process.ts', 'registrar/src/checks/command.ts'],
-  handlebars: ['discovery/src/haproxy/render.ts'],
+  execa: ['discovery/src/run-command.ts', 'registrar/src/checks/command.ts'],
+  handlebars: ['discovery/src/haproxy/render.ts', 'discovery/src/outputs/template.ts'],
   pino: ['core/src/log.ts'],
   yaml: ['core/src/config/yaml.ts'],
   yargs: ['cli/src/run-cli.ts', 'cli/src/commands/*.ts'],

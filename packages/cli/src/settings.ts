@@ -245,7 +245,7 @@ function claimsOf(settings: HostSettings, definition: ServiceDefinition): Claim[
       claims.push({ path: ['register', 'node_type'], what });
     }
   }
-  if (discover !== undefined)
+  if (discover?.listen !== undefined)
     claims.push({ path: ['discover', 'listen'], what: `the address ${discover.listen}` });
   return claims;
 }

@@ -13,13 +13,16 @@ import {
 import type { Registry } from '@tandem/registry';
 
 import { type Catalog, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
-import type { DiscoveredService, HaproxyConfig } from './config.ts';
-import { createApplier, type Desired } from './haproxy/apply.ts';
+import type { DiscoveredService } from './config/discover.ts';
+import type { HaproxyConfig } from './config/haproxy.ts';
+import { createApplier } from './haproxy/apply.ts';
+import { createDesiredBuilder, type Desired } from './haproxy/desired.ts';
 import { keepApplied } from './haproxy/keep-applied.ts';
-import { buildMembership, buildStructure, isUsable, type Structure } from './haproxy/model.ts';
+import { isUsable } from './haproxy/membership.ts';
 import { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 import { readIdentity } from './haproxy/runtime.ts';
 import { createStructureStore } from './haproxy/structure-store.ts';
+import type { Offers } from './output.ts';
 import { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
 import { createSource } from './sources/kinds.ts';
 
@@ -60,10 +63,10 @@ class DiscoveryDaemon implements Discovery {
   readonly #following = new Map<string, Following>();
   /** Services whose source has spoken in this life. */
   readonly #fresh = new Set<string>();
+  readonly #build: ReturnType<typeof createDesiredBuilder>;
   readonly #complaints = new Map<string, string>();
   #catalog: Catalog = emptyCatalog;
   #saved: Catalog = emptyCatalog;
-  #structure: Structure;
   #desired: Desired | undefined;
   #isBooting = true;
   #signal: AbortSignal | undefined;
@@ -71,7 +74,7 @@ class DiscoveryDaemon implements Discovery {
   constructor(options: DiscoveryOptions) {
     this.#options = options;
     this.#log = options.log;
-    this.#structure = buildStructure(options.haproxy, []);
+    this.#build = createDesiredBuilder(options.haproxy);
     this.#store = createSnapshotStore(path.join(options.stateDir, 'catalog.json'), options.log);
     this.#process = createHaproxyProcess(options.haproxy, {
       log: options.log,
@@ -100,7 +103,6 @@ class DiscoveryDaemon implements Discovery {
     for (const service of services) {
       if (!this.#following.has(service.service)) this.#follow(service);
     }
-    this.#structure = buildStructure(this.#options.haproxy, services);
     this.#publish();
   }
 
@@ -197,7 +199,10 @@ class DiscoveryDaemon implements Discovery {
     const backoff = createBackoff({ baseMs: 500, maxMs: 30_000 });
     do {
       try {
-        for await (const snapshot of createSource(service, this.#options).watch(signal)) {
+        const { registry } = this.#options;
+        const { path, config } = service;
+        const scene = { registry, path, format: config.format, log: this.#log };
+        for await (const snapshot of createSource(config.source, scene).watch(signal)) {
           if (signal.aborted) return;
           this.#record(service, snapshot);
           backoff.reset();
@@ -229,11 +234,20 @@ class DiscoveryDaemon implements Discovery {
       this.#wake.set(true);
       return;
     }
-    const { membership, rejected } = buildMembership(this.#catalog);
+    const { desired, rejected } = this.#build(this.#offers());
     for (const service of this.#following.keys())
       this.#complain(service, 'haproxy', rejected.get(service) ?? []);
-    this.#desired = { structure: this.#structure, membership };
+    this.#desired = desired;
     this.#wake.set(true);
+  }
+
+  #offers(): Offers {
+    return new Map(
+      [...this.#following].map(([name, { service }]) => [
+        name,
+        { service, instances: this.#catalog.get(name)?.instances, holds: new Map() },
+      ]),
+    );
   }
 
   /** Says what is set aside once, when it changes. */
@@ -252,6 +266,11 @@ class DiscoveryDaemon implements Discovery {
 
 /** Whether two versions of a service make the same of the same registry. */
 function isReadAlike(a: DiscoveredService, b: DiscoveredService): boolean {
-  const readOf = ({ path, config: { allowEmpty, format } }: DiscoveredService) => [path, allowEmpty, format];
+  const readOf = ({ path, config: { allowEmpty, format, source } }: DiscoveredService) => [
+    path,
+    allowEmpty,
+    format,
+    source,
+  ];
   return isDeepStrictEqual(readOf(a), readOf(b));
 }

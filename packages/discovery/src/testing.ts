@@ -3,17 +3,20 @@
  * itself. Nothing here is promised to stay.
  */
 export { type CatalogEntry, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
-export { type Applier, createApplier, type Desired } from './haproxy/apply.ts';
+export { type Applier, createApplier } from './haproxy/apply.ts';
+export type { Desired } from './haproxy/desired.ts';
 export { keepApplied } from './haproxy/keep-applied.ts';
 export {
   adoptServers,
+  buildMembership,
   type Membership,
   type ReportedServer,
   type Server,
   serverAddress,
   serverArguments,
-  type Structure,
-} from './haproxy/model.ts';
+} from './haproxy/membership.ts';
+export type { Structure } from './haproxy/structure.ts';
+export type { Offers } from './output.ts';
 export { planChanges, type Step } from './haproxy/plan.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';

@@ -38,14 +38,14 @@ test('listen takes a port, an address with a port, and nothing else', () => {
 });
 
 test('a service file without more than listen has the defaults', () => {
-  assert.deepEqual(DiscoverSection.parse({ listen: 80 }), {
-    listen: '127.0.0.1:80',
-    mode: 'http',
-    balance: 'roundrobin',
-    serverOptions: '',
-    allowEmpty: false,
-    format: { kind: 'nerve' },
-  });
+  const config = DiscoverSection.parse({ listen: 80 });
+  assert.equal(config.listen, '127.0.0.1:80');
+  assert.equal(config.mode, 'http');
+  assert.equal(config.balance, 'roundrobin');
+  assert.equal(config.serverOptions, '');
+  assert.equal(config.allowEmpty, false);
+  assert.deepEqual(config.source, { kind: 'registry' });
+  assert.deepEqual(config.format, { kind: 'nerve' });
 });
 
 test('server options are words, and leave to Tandem what is Tandem’s', () => {
@@ -73,7 +73,7 @@ test('server options are words, and leave to Tandem what is Tandem’s', () => {
 });
 
 test('balance takes only algorithms that take servers at run time', () => {
-  for (const balance of ['source', 'static-rr', 'uri', ''])
+  for (const balance of ['static-rr', 'source uri', 'hdr', 'hdr(x) y', ''])
     assert.equal(DiscoverSection.safeParse({ listen: 80, balance }).success, false, balance);
 });
 

@@ -4,11 +4,11 @@ import { isIP } from 'node:net';
 import { describe, test } from 'node:test';
 
 import { codecFor, type Decoded, type Instance, type RecordFormat, uniqueInstances } from '@tandem/core';
-import { buildMembership, renderConfig } from '@tandem/discovery';
-import { executeSteps, planChanges } from '@tandem/discovery/testing';
+import { renderConfig } from '@tandem/discovery';
+import { buildMembership, executeSteps, planChanges } from '@tandem/discovery/testing';
 import * as fc from 'fast-check';
 
-import { info, membersOf, prompted, structureOf, withFakeSocket } from './support.ts';
+import { info, membersOf, offersOf, prompted, structureOf, withFakeSocket } from './support.ts';
 
 const FORMATS: readonly RecordFormat[] = [
   { kind: 'nerve' },
@@ -226,7 +226,7 @@ describe('a hostile registry', () => {
     fc.assert(
       fc.property(children, (children) => {
         const instances = instancesOf(children);
-        const { membership, rejected } = buildMembership(new Map([['web', { instances, kept: false }]]));
+        const { membership, rejected } = buildMembership(offersOf({ web: instances }));
         const lines = renderConfig(structure, membership).text.split('\n');
         const servers = lines.filter((line) => line.startsWith('  server '));
         assert.deepEqual(

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { isIP } from 'node:net';
 import { test } from 'node:test';
 
-import { buildMembership, renderConfig } from '@tandem/discovery';
-import { adoptServers, serverAddress, serverArguments } from '@tandem/discovery/testing';
+import { renderConfig } from '@tandem/discovery';
+import { buildMembership, adoptServers, serverAddress, serverArguments } from '@tandem/discovery/testing';
 import * as fc from 'fast-check';
 
-import { membersOf, serversOf, structureOf } from './support.ts';
+import { membersOf, offersOf, serversOf, structureOf } from './support.ts';
 
 const GOOD = { name: 'good', host: '10.0.0.1', port: 80 };
 
@@ -62,8 +62,9 @@ const HOSTILE_NAMES = [
 
 test('a host that is not a plain address is set aside, with a reason and without a trace', () => {
   for (const host of HOSTILE_HOSTS) {
-    const catalog = new Map([['web', { instances: [{ name: 'evil', host, port: 81 }, GOOD], kept: false }]]);
-    const { membership, rejected } = buildMembership(catalog);
+    const { membership, rejected } = buildMembership(
+      offersOf({ web: [{ name: 'evil', host, port: 81 }, GOOD] }),
+    );
     assert.deepEqual(
       membership.get('web')?.map(({ name }) => name),
       ['good_10.0.0.1:80'],
@@ -76,10 +77,8 @@ test('a host that is not a plain address is set aside, with a reason and without
 
 test('a name with anything but letters, digits and _.:- is set aside', () => {
   for (const name of HOSTILE_NAMES) {
-    const catalog = new Map([
-      ['web', { instances: [{ name, host: '10.9.9.9', port: 81 }, GOOD], kept: false }],
-    ]);
-    const { membership, rejected } = buildMembership(catalog);
+    const offers = offersOf({ web: [{ name, host: '10.9.9.9', port: 81 }, GOOD] });
+    const { membership, rejected } = buildMembership(offers);
     assert.equal(membership.get('web')?.length, 1, name);
     assert.equal(rejected.get('web')?.length, 1, name);
     assert.ok((rejected.get('web')?.[0]?.place.length ?? 0) <= 128);

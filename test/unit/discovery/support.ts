@@ -5,8 +5,14 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 import type { Instance } from '@tandem/core';
-import { buildMembership, buildStructure, type DiscoveredService, HaproxySection } from '@tandem/discovery';
-import type { Membership, Server, Structure } from '@tandem/discovery/testing';
+import { buildStructure, type DiscoveredService, HaproxySection } from '@tandem/discovery';
+import {
+  buildMembership,
+  type Membership,
+  type Offers,
+  type Server,
+  type Structure,
+} from '@tandem/discovery/testing';
 
 import { service } from '../../support/haproxy.ts';
 
@@ -23,7 +29,17 @@ export async function inDirectory<T>(body: (directory: string) => Promise<T>): P
 }
 
 export function membersOf(instances: readonly Instance[], name = 'web'): Membership {
-  return buildMembership(new Map([[name, { instances, kept: false }]])).membership;
+  return buildMembership(offersOf({ [name]: instances })).membership;
+}
+
+/** What is known of these services. */
+export function offersOf(known: Readonly<Record<string, readonly Instance[]>>): Offers {
+  return new Map(
+    Object.entries(known).map(([name, instances]) => [
+      name,
+      { service: service(name, '127.0.0.1:3210'), instances, holds: new Map() },
+    ]),
+  );
 }
 
 export function serversOf(instances: readonly Instance[]): readonly Server[] {

@@ -1,7 +1,7 @@
 import path from 'node:path';
 
 import { silentLog, type Snapshot } from '@tandem/core';
-import { buildMembership, buildStructure, type Catalog, renderConfig } from '@tandem/discovery';
+import { type Catalog, createDesiredBuilder, renderConfig } from '@tandem/discovery';
 import { openRegistry } from '@tandem/registry';
 import type { CommandModule } from 'yargs';
 
@@ -34,8 +34,14 @@ export const renderCommand: CommandModule<object, RenderArguments> = {
     const services = await createServiceFiles(loaded.value).load();
     if (services.problems.length > 0) throw invalidConfig(services.problems);
     const catalog = offline ? new Map() : await readCatalog(loaded.value, services, timeout * 1_000);
-    const structure = buildStructure(loaded.value.haproxy, services.discovered);
-    process.stdout.write(renderConfig(structure, buildMembership(catalog).membership).text);
+    const offers = new Map(
+      services.discovered.map((service) => [
+        service.service,
+        { service, instances: catalog.get(service.service)?.instances, holds: new Map() },
+      ]),
+    );
+    const { desired } = createDesiredBuilder(loaded.value.haproxy)(offers);
+    process.stdout.write(renderConfig(desired.structure, desired.membership).text);
     const silent = services.discovered.filter(({ service }) => !offline && !catalog.has(service));
     for (const { service } of silent)
       process.stderr.write(`tandem: the registry did not answer for ${service}\n`);

@@ -3,9 +3,10 @@ import path from 'node:path';
 
 import { isTandemError, type Log, messageOf, sleep, TandemError, writeFileAtomic } from '@tandem/core';
 
-import type { HaproxyConfig } from '../config.ts';
+import type { HaproxyConfig } from '../config/haproxy.ts';
 import { type ConfigFile, createConfigFile } from './config-file.ts';
-import { adoptServers, type Membership, type Structure } from './model.ts';
+import type { Desired } from './desired.ts';
+import { adoptServers, type Membership } from './membership.ts';
 import { planChanges, type ReloadReason, type Step } from './plan.ts';
 import type { HaproxyProcess } from './process.ts';
 import { markOf, renderConfig } from './render.ts';
@@ -16,15 +17,10 @@ import {
   type Running,
   type RunningIdentity,
 } from './runtime.ts';
+import type { Structure } from './structure.ts';
 import type { StructureStore } from './structure-store.ts';
 import { portOf, vetStructure, whyTaken } from './vet.ts';
 import { createWorkers, type Workers } from './workers.ts';
-
-/** What HAProxy shall be. */
-export interface Desired {
-  readonly structure: Structure;
-  readonly membership: Membership;
-}
 
 /** Makes HAProxy, and the file on disk, what is desired; one apply at a time. */
 export interface Applier {
@@ -207,7 +203,9 @@ class FileFirstApplier implements Applier {
     if ((await this.#workers.look(signal)) === undefined) return new Set();
     return this.#good === undefined
       ? undefined
-      : new Set(this.#good.structure.proxies.map(({ bind }) => portOf(bind)));
+      : new Set(
+          this.#good.structure.proxies.flatMap(({ bind }) => (bind === undefined ? [] : [portOf(bind)])),
+        );
   }
 
   /** A worker that came too late to be waited for proves that its structure is good after all. */

@@ -4,7 +4,7 @@ import path from 'node:path';
 
 import { silentLog } from '@tandem/core';
 
-import type { HaproxyConfig } from '../config.ts';
+import type { HaproxyConfig } from '../config/haproxy.ts';
 import { createHaproxyProcess } from './process.ts';
 
 /** What `haproxy -c` says against a text; undefined when it would take it. Touches nothing that is in use. */

@@ -1,6 +1,7 @@
 import { createBackoff, isTandemError, type Log, messageOf, sleepOrAborted } from '@tandem/core';
 
-import type { Applier, Desired } from './apply.ts';
+import type { Applier } from './apply.ts';
+import type { Desired } from './desired.ts';
 
 const WATCH_MS = 250;
 const FULL_CHECK_MS = 10_000;

@@ -1,4 +1,5 @@
-import type { Membership, ReportedServer, Server, Structure } from './model.ts';
+import type { Membership, ReportedServer, Server } from './membership.ts';
+import type { Structure } from './structure.ts';
 
 /** One change of a running HAProxy. */
 export type Step =

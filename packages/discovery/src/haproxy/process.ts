@@ -6,7 +6,8 @@ import path from 'node:path';
 
 import { createBackoff, type Log, messageOf, sleep, systemErrorCode, TandemError } from '@tandem/core';
 
-import type { HaproxyConfig } from '../config.ts';
+import type { HaproxyConfig } from '../config/haproxy.ts';
+import { cleanEnvironment, runCommand } from '../run-command.ts';
 import { askMaster, readMasterPid, requireSupported } from './runtime.ts';
 
 /** HAProxy as a process in master-worker mode. It outlives this daemon and is adopted by the next one. */
@@ -68,40 +69,31 @@ class ManagedProcess implements HaproxyProcess {
   }
 
   async check(file: string, signal: AbortSignal): Promise<string | undefined> {
-    const { execa } = await import('execa');
     await this.#requireSupported(signal);
-    const result = await execa(this.#config.binary, ['-c', '-f', file], {
-      reject: false,
-      all: true,
-      stdin: 'ignore',
-      timeout: CHECK_DEADLINE_MS,
-      cancelSignal: signal,
-      env: cleanEnvironment(),
-      extendEnv: false,
-      maxBuffer: 256 * 1024,
+    const result = await runCommand([this.#config.binary, '-c', '-f', file], {
+      signal,
+      timeoutMs: CHECK_DEADLINE_MS,
     });
-    signal.throwIfAborted();
-    // Exactly 0: an empty file gives 2 and would take every listener away (HAProxy reference 3.3).
-    if (result.exitCode === 0) return undefined;
-    if (result.timedOut) return 'haproxy -c did not end in time';
-    if (result.signal !== undefined) return `haproxy -c was ended by ${result.signal}`;
-    if (result.exitCode === undefined) throw missing(this.#config.binary, result.cause ?? result);
-    return alerts(result.all);
+    switch (result.kind) {
+      case 'exited':
+        // Exactly 0: an empty file gives 2 and would take every listener away (HAProxy reference 3.3).
+        return result.code === 0 ? undefined : alerts(result.output);
+      case 'timed-out':
+        return 'haproxy -c did not end in time';
+      case 'killed':
+        return `haproxy -c was ended by ${result.signal}`;
+      case 'not-started':
+        throw missing(this.#config.binary, result.cause);
+    }
   }
 
   async #requireSupported(signal: AbortSignal): Promise<void> {
     if (this.#isSupported) return;
-    const { execa } = await import('execa');
-    const result = await execa(this.#config.binary, ['-v'], {
-      reject: false,
-      stdin: 'ignore',
-      timeout: CHECK_DEADLINE_MS,
-      cancelSignal: signal,
-      env: cleanEnvironment(),
-      extendEnv: false,
+    const { output } = await runCommand([this.#config.binary, '-v'], {
+      signal,
+      timeoutMs: CHECK_DEADLINE_MS,
     });
-    signal.throwIfAborted();
-    const version = /version (\S+)/.exec(result.stdout)?.[1];
+    const version = /version (\S+)/.exec(output)?.[1];
     // A binary that cannot be started is told by the check itself.
     if (version !== undefined) requireSupported(version);
     this.#isSupported = version !== undefined;
@@ -248,12 +240,6 @@ class ManagedProcess implements HaproxyProcess {
         this.#log.warn({ err: messageOf(error) }, "cannot trim HAProxy's log");
     }
   }
-}
-
-/** HAProxy would take systemd's notify socket for its own, and expands variables in its file. */
-function cleanEnvironment(): Record<string, string> {
-  // Debian keeps haproxy where ordinary users do not look.
-  return { PATH: `${process.env['PATH'] ?? '/usr/bin:/bin'}:/usr/sbin:/sbin`, LANG: 'C' };
 }
 
 function missing(binary: string, cause: unknown): TandemError {

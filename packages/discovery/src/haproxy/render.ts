@@ -8,9 +8,8 @@ import {
   serverAddress,
   serverArguments,
   type ServerName,
-  type Structure,
-  structureMark,
-} from './model.ts';
+} from './membership.ts';
+import { type Structure, structureMark } from './structure.ts';
 
 /** A haproxy.cfg and the mark of the structure in it. */
 export interface Rendered {

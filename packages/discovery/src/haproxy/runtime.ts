@@ -2,7 +2,13 @@ import net from 'node:net';
 
 import { messageOf, TandemError, withDeadline } from '@tandem/core';
 
-import { canonicalAddress, checksOf, type ReportedServer, serverAddress, serverArguments } from './model.ts';
+import {
+  canonicalAddress,
+  checksOf,
+  type ReportedServer,
+  serverAddress,
+  serverArguments,
+} from './membership.ts';
 import type { Step } from './plan.ts';
 
 /** What a running HAProxy says of itself. */
@@ -105,7 +111,7 @@ interface Command {
   readonly expected: string;
 }
 
-/** Names and addresses in steps are validated words (model.ts), so no step can become two commands. */
+/** Names and addresses in steps are validated words (membership.ts), so no step can become two commands. */
 function commandsOf(step: Step): Command[] {
   const silent = (line: string): Command => ({ line, expected: '' });
   switch (step.kind) {

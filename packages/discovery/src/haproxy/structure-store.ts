@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { type Log, messageOf, systemErrorCode, writeFileAtomic } from '@tandem/core';
 import * as z from 'zod';
 
-import type { Structure } from './model.ts';
+import type { Structure } from './structure.ts';
 
 /** The last structure that HAProxy ran: what to go on with when a daemon starts with one that HAProxy refuses. */
 export interface StructureStore {
@@ -19,10 +19,13 @@ const StoredStructure = z.object({
   proxies: z.array(
     z.object({
       name: z.string(),
-      bind: z.string(),
+      bind: z.string().or(z.undefined()),
+      bindOptions: z.string(),
       mode: z.enum(['http', 'tcp']),
       balance: z.string(),
       serverOptions: z.string(),
+      frontendLines: z.array(z.string()),
+      backendLines: z.array(z.string()),
     }),
   ),
 }) satisfies z.ZodType<Structure>;

@@ -1,9 +1,10 @@
 import net from 'node:net';
+import { isDeepStrictEqual } from 'node:util';
 
 import { sleep, systemErrorCode } from '@tandem/core';
 
-import type { Proxy, Structure } from './model.ts';
 import { renderSample } from './render.ts';
+import type { Structure } from './structure.ts';
 
 /** A service that cannot be part of a structure. It costs only itself. */
 export interface SetAside {
@@ -48,9 +49,11 @@ export async function vetStructure(wanted: Structure, deps: VetDeps): Promise<Ve
 
 async function findTaken(wanted: Structure, { ownPorts, whyTaken }: VetDeps): Promise<SetAside[]> {
   if (ownPorts === undefined) return [];
-  const news = wanted.proxies.filter(({ bind }) => !ownPorts.has(portOf(bind)));
   const answers = await Promise.all(
-    news.map(async ({ name, bind }) => ({ service: name, reason: await whyTaken(bind) })),
+    wanted.proxies.map(async ({ name, bind }) => {
+      const isNew = bind !== undefined && !ownPorts.has(portOf(bind));
+      return { service: name, reason: isNew ? await whyTaken(bind) : undefined };
+    }),
   );
   return answers.flatMap(({ service, reason }) => (reason === undefined ? [] : [{ service, reason }]));
 }
@@ -58,7 +61,7 @@ async function findTaken(wanted: Structure, { ownPorts, whyTaken }: VetDeps): Pr
 async function findRefused(structure: Structure, { good, check }: VetDeps): Promise<SetAside[]> {
   const refused: SetAside[] = [];
   for (const proxy of structure.proxies) {
-    if (good?.proxies.some((known) => isSame(known, proxy)) === true) continue;
+    if (good?.proxies.some((known) => isDeepStrictEqual(known, proxy)) === true) continue;
     const complaint = await check(renderSample({ ...structure, proxies: [proxy] }));
     if (complaint !== undefined) refused.push({ service: proxy.name, reason: complaint });
   }
@@ -77,16 +80,6 @@ function without(
   const binds = new Set(kept.map(({ bind }) => bind));
   const former = (good?.proxies ?? []).filter(({ name, bind }) => names.has(name) && !binds.has(bind));
   return { ...structure, proxies: [...kept, ...former].toSorted((a, b) => (a.name < b.name ? -1 : 1)) };
-}
-
-function isSame(a: Proxy, b: Proxy): boolean {
-  return (
-    a.name === b.name &&
-    a.bind === b.bind &&
-    a.mode === b.mode &&
-    a.balance === b.balance &&
-    a.serverOptions === b.serverOptions
-  );
 }
 
 /** The port alone: an address that widens from 127.0.0.1 to `*` meets only itself. */

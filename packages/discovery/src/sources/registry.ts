@@ -1,9 +1,6 @@
-import type { Registry } from '@tandem/registry';
-
-import type { DiscoveredService } from '../config.ts';
-import type { Source } from '../source.ts';
+import type { Source, SourceScene } from '../source.ts';
 
 /** The announcements of a service below its path of the registry. */
-export function registrySource(registry: Registry, { path, config }: DiscoveredService): Source {
-  return { watch: (signal) => registry.watch(path, signal, { format: config.format }) };
+export function registrySource({ registry, path, format }: SourceScene): Source {
+  return { watch: (signal) => registry.watch(path, signal, { format }) };
 }

@@ -1,10 +1,9 @@
-import { createHash } from 'node:crypto';
 import { isIP, SocketAddress } from 'node:net';
 
 import type { Instance, Rejection } from '@tandem/core';
 
-import type { Catalog } from '../catalog.ts';
-import type { DiscoveredService, HaproxyConfig } from '../config.ts';
+import type { Offers } from '../output.ts';
+import type { Structure } from './structure.ts';
 
 /** A name that HAProxy takes in its file and on its command line as one harmless word. Made only by `serverName`. */
 export type ServerName = string & { readonly brand: 'ServerName' };
@@ -21,59 +20,23 @@ export interface Server {
   readonly weight: number;
 }
 
-/** One service as HAProxy sees it, without its servers: what only a reload can change. */
-export interface Proxy {
-  readonly name: string;
-  readonly bind: string;
-  readonly mode: 'http' | 'tcp';
-  readonly balance: string;
-  readonly serverOptions: string;
-}
-
-/** Everything that only a reload can change. */
-export interface Structure {
-  readonly runtimeSocket: string;
-  readonly global: readonly string[];
-  readonly defaults: readonly string[];
-  readonly extraSections: Readonly<Record<string, readonly string[]>>;
-  readonly proxies: readonly Proxy[];
-}
-
 /** The servers of every backend: what the runtime API changes. A backend that is not in it is left as it is. */
 export type Membership = ReadonlyMap<string, readonly Server[]>;
 
-export function buildStructure(config: HaproxyConfig, services: readonly DiscoveredService[]): Structure {
-  const proxies = services
-    .map(({ service, config: discover }) => ({
-      name: service,
-      bind: discover.listen,
-      mode: discover.mode,
-      balance: discover.balance,
-      serverOptions: discover.serverOptions,
-    }))
-    .toSorted((a, b) => (a.name < b.name ? -1 : 1));
-  const { runtimeSocket, global, defaults, extraSections } = config;
-  return { runtimeSocket, global, defaults, extraSections, proxies };
-}
-
 /** The servers of every known service, and what had to be set aside because HAProxy must never see it. */
-export function buildMembership(catalog: Catalog): {
+export function buildMembership(offers: Offers): {
   membership: Membership;
   rejected: ReadonlyMap<string, readonly Rejection[]>;
 } {
   const membership = new Map<string, readonly Server[]>();
   const rejected = new Map<string, readonly Rejection[]>();
-  for (const [service, { instances }] of catalog) {
+  for (const [service, { instances }] of offers) {
+    if (instances === undefined) continue;
     const { servers, rejections } = toServers(instances);
     membership.set(service, servers);
     if (rejections.length > 0) rejected.set(service, rejections);
   }
   return { membership, rejected };
-}
-
-/** Which structure a running HAProxy has loaded: this text stands in its `description`. */
-export function structureMark(renderedSample: string): string {
-  return `tandem ${createHash('sha256').update(renderedSample).digest('hex').slice(0, 16)}`;
 }
 
 /** What HAProxy reports of a server, as far as it can be taken over. */

@@ -1,0 +1,58 @@
+import { isIP } from 'node:net';
+
+import { Port } from '@tandem/core';
+import * as z from 'zod';
+
+/** One line of haproxy.cfg, as its owner wrote it: trusted, but it has to be one line. */
+export const ConfigLine = z.string().regex(/^[^\p{Cc}]*$/u, 'must be a single line');
+
+/**
+ * A unix socket's path. HAProxy adds up to 12 characters while it binds one, and 107 are the most that the kernel
+ * takes; other characters would mean something in its file or on its command line.
+ */
+export const MAX_SOCKET_PATH = 95;
+
+export function SocketPath(maxLength = MAX_SOCKET_PATH) {
+  return z
+    .string()
+    .min(1)
+    .max(maxLength)
+    .regex(/^[A-Za-z0-9_./~%=-]*$/, 'may hold only letters, digits and _./~%=-');
+}
+
+/** A port, `ADDRESS:PORT`, `[IPV6]:PORT`, `*:PORT`, or the absolute path of a unix socket. */
+export const Listen = z.union([z.string(), z.number()]).transform((value, context): string => {
+  const text = String(value);
+  const listen = text.startsWith('/') ? SocketPath().safeParse(text).data : parseAddress(text);
+  if (listen !== undefined) return listen;
+  context.addIssue({
+    code: 'custom',
+    message:
+      'must be ADDRESS:PORT, such as 127.0.0.1:3210, [::1]:3210 or *:3210, or the path of a unix socket',
+  });
+  return z.NEVER;
+});
+
+function parseAddress(text: string): string | undefined {
+  const match = /^(?:(\*|[0-9.]+|\[[0-9a-fA-F:.]+\]|localhost):)?(\d{1,5})$/.exec(text);
+  if (match === null || !Port.safeParse(Number(match[2])).success) return undefined;
+  const host = match[1] === undefined || match[1] === 'localhost' ? '127.0.0.1' : match[1];
+  const bare = host.replace(/^\[|\]$/g, '');
+  if (host !== '*' && isIP(bare) === 0) return undefined;
+  return `${host}:${Number(match[2])}`;
+}
+
+/**
+ * Words that go to haproxy.cfg and to HAProxy's command line: options of its owner, trusted, but they must stay the
+ * words of one line.
+ */
+export const OptionWords = z
+  .string()
+  .regex(/^[A-Za-z0-9 _.:/,%+=@-]*$/, 'may hold only words of letters, digits and _.:/,%+=@-')
+  .transform((text) => text.trim().replace(/\s+/g, ' '));
+
+/** Options of every server of a backend, such as `check inter 2s`. */
+export const ServerOptions = OptionWords.refine(
+  (text) => !text.split(' ').some((word) => ['id', 'weight', 'disabled', 'enabled'].includes(word)),
+  'must not set id, weight, enabled or disabled: Tandem does',
+);
