@@ -11,6 +11,7 @@ import { connectWire, zk } from '../support/zookeeper-wire.ts';
 import { announceAll, instance } from './nodes.ts';
 import { meterSockets } from './sockets.ts';
 import { quantile } from './statistics.ts';
+import { judge } from './verdict.ts';
 
 const SERVICES = 1_000;
 const INSTANCES = 20;
@@ -21,14 +22,6 @@ const MAX_LARGE_CPU_MS = 60;
 const SESSION_TIMEOUT_MS = 6_000;
 const QUIET_MS = 12_000;
 const PING_BYTES = 12;
-
-let isOver = false;
-
-function judge(what: string, value: number, limit: number, unit: string): void {
-  const isBad = !(value <= limit);
-  isOver ||= isBad;
-  console.log(`${isBad ? 'OVER' : 'ok  '}  ${what}: ${value.toFixed(2)} ${unit} (budget ${limit} ${unit})`);
-}
 
 /** Wall time and this process's CPU time, in milliseconds. */
 async function measured(task: () => Promise<unknown>): Promise<{ ms: number; cpuMs: number }> {
@@ -245,4 +238,3 @@ try {
   await session.close({ keepSession: false });
   await server.stop();
 }
-process.exitCode = isOver ? 1 : 0;
