@@ -21,5 +21,7 @@ export { planChanges, type Step } from './haproxy/plan.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
+export { publishedBy, reuseRecords, type Source, type SourceScene } from './source.ts';
+export { createSource, type SourceConfig, SourceSection } from './sources/kinds.ts';
 export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
 export { type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';
