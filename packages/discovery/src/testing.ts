@@ -3,6 +3,7 @@
  * itself. Nothing here is promised to stay.
  */
 export { type CatalogEntry, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
+export { filtered, matchesFilter } from './filter.ts';
 export { type Applier, createApplier } from './haproxy/apply.ts';
 export type { Desired } from './haproxy/desired.ts';
 export { keepApplied } from './haproxy/keep-applied.ts';
