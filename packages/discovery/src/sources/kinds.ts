@@ -1,6 +1,7 @@
 import * as z from 'zod';
 
 import type { Source, SourceScene } from '../source.ts';
+import { type DnsConfig, DnsSection, dnsSource } from './dns.ts';
 import { type FileConfig, FileSection, fileSource } from './file.ts';
 import { registrySource } from './registry.ts';
 import { type StaticConfig, StaticSection, staticSource } from './static.ts';
@@ -13,13 +14,15 @@ const KINDS = {
     .describe('the announcements in the registry, below the path of the service'),
   static: StaticSection.optional().describe('instances that stand here, and never change'),
   file: FileSection.optional().describe('a file that something else on this host writes'),
+  dns: DnsSection.optional().describe('names that stand for the instances'),
 };
 
 /** One source as it was configured: plain data, equal when its meaning is equal. */
 export type SourceConfig =
   | { readonly kind: 'registry' }
   | { readonly kind: 'static'; readonly options: StaticConfig }
-  | { readonly kind: 'file'; readonly options: FileConfig };
+  | { readonly kind: 'file'; readonly options: FileConfig }
+  | { readonly kind: 'dns'; readonly options: DnsConfig };
 
 /** `source`: a map with a single key, the kind. */
 export const SourceSection = z.strictObject(KINDS).transform((entry, context): SourceConfig => {
@@ -38,6 +41,7 @@ function configsOf(entry: z.output<z.ZodObject<typeof KINDS>>): SourceConfig[] {
     ...(entry.registry === undefined ? [] : [{ kind: 'registry' } as const]),
     ...(entry.static === undefined ? [] : [{ kind: 'static', options: entry.static } as const]),
     ...(entry.file === undefined ? [] : [{ kind: 'file', options: entry.file } as const]),
+    ...(entry.dns === undefined ? [] : [{ kind: 'dns', options: entry.dns } as const]),
   ];
 }
 
@@ -46,6 +50,7 @@ export function resolveSourceFiles(config: SourceConfig, absolute: (file: string
   switch (config.kind) {
     case 'registry':
     case 'static':
+    case 'dns':
       return config;
     case 'file':
       return { ...config, options: { path: absolute(config.options.path) } };
@@ -61,5 +66,7 @@ export function createSource(config: SourceConfig, scene: SourceScene): Source {
       return staticSource(config.options);
     case 'file':
       return fileSource(config.options, scene.log);
+    case 'dns':
+      return dnsSource(config.options, scene.log);
   }
 }
