@@ -23,6 +23,7 @@ export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts'
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
 export { publishedBy, reuseRecords, type Source, type SourceScene } from './source.ts';
-export { createSource, type SourceConfig, SourceSection } from './sources/kinds.ts';
+export { pickPart } from './sources/multi.ts';
+export { createSource, resolveSourceFiles, type SourceConfig, SourceSection } from './sources/kinds.ts';
 export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
 export { type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';
