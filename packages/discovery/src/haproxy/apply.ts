@@ -9,6 +9,7 @@ import type { Desired } from './desired.ts';
 import { adoptServers, type Membership } from './membership.ts';
 import { planChanges, type ReloadReason, type Step } from './plan.ts';
 import type { HaproxyProcess } from './process.ts';
+import { reloadTo } from './reload.ts';
 import { markOf, renderConfig } from './render.ts';
 import {
   type Executed,
@@ -43,8 +44,12 @@ const MIN_RELOAD_INTERVAL_MS = 1_000;
 const RETRY_REFUSED_MS = 30_000;
 /** A port may be free again at any time. */
 const RETRY_SET_ASIDE_MS = 5_000;
-/** A reload that fails may cost new connections for 2 s (HAProxy reference 3.3): not to be tried often. */
-const RETRY_FAILED_RELOAD_MS = 10 * 60_000;
+/**
+ * A reload that fails may cost new connections for 2 s (HAProxy reference 3.3): not to be tried often. Before each
+ * one the addresses are tried again, so that an address that was lost in a race costs that only once.
+ */
+const RETRY_FAILED_RELOAD_MS = 10_000;
+const RETRY_FAILED_RELOAD_MAX_MS = 10 * 60_000;
 const MAX_ROUNDS = 5;
 const POLL_MS = 10;
 
@@ -68,6 +73,7 @@ class FileFirstApplier implements Applier {
   /** The mark of a structure that passed `haproxy -c`. */
   #checked: string | undefined;
   #refused: { mark: string; until: number; complaint: string } | undefined;
+  #failedReloads: { readonly mark: string; readonly count: number } | undefined;
   /** A structure without the services that had to be set aside, and the mark of the whole. */
   #partial: { readonly of: string; readonly structure: Structure; readonly until: number } | undefined;
   #complained = '[]';
@@ -75,6 +81,8 @@ class FileFirstApplier implements Applier {
   /** The file that was there before this daemon wrote one. */
   #inherited: string | undefined;
   #applied: RunningIdentity | undefined;
+  /** The file is as desired, and the owner of HAProxy has to start it. */
+  #isAwaited = false;
   /** The servers that HAProxy was left with. */
   #members: Membership = new Map();
   #reloadedAt = -Infinity;
@@ -98,7 +106,11 @@ class FileFirstApplier implements Applier {
     // To look at the runtime meanwhile changes nothing.
     const [running] = await Promise.all([this.#workers.look(signal), this.#file.write(chosen.text)]);
     const isKnown = running !== undefined && this.#applied !== undefined;
-    if (!isKnown) await this.#ensureRunning(chosen, signal);
+    this.#isAwaited = !isKnown && !(await this.#ensureRunning(chosen, signal));
+    if (this.#isAwaited) {
+      this.#applied = undefined;
+      return;
+    }
     const steps = await this.#converge(chosen, isKnown ? running : await this.#workers.read(signal), signal);
     this.#members = membership;
     if (this.#good?.mark !== chosen.mark) {
@@ -120,7 +132,8 @@ class FileFirstApplier implements Applier {
       return identity.incarnation === this.#applied?.incarnation && identity.mark === this.#applied.mark;
     } catch (error) {
       if (signal.aborted) throw error;
-      return false;
+      // Somebody else has to start it: until then, everything is done that can be.
+      return this.#isAwaited;
     }
   }
 
@@ -200,7 +213,8 @@ class FileFirstApplier implements Applier {
 
   /** Where HAProxy listens by itself; undefined when one runs whose structure is unknown. */
   async #ownPorts(signal: AbortSignal): Promise<ReadonlySet<string> | undefined> {
-    if ((await this.#workers.look(signal)) === undefined) return new Set();
+    if ((await this.#workers.look(signal)) === undefined)
+      return this.#config.mode === 'managed' ? new Set() : undefined;
     return this.#good === undefined
       ? undefined
       : new Set(
@@ -242,24 +256,33 @@ class FileFirstApplier implements Applier {
     if (text !== undefined) await this.#file.write(text);
   }
 
-  /** Starts HAProxy unless it runs. A daemon that has just started learns here whose HAProxy it is. */
-  async #ensureRunning(chosen: Chosen, signal: AbortSignal): Promise<void> {
+  /**
+   * Starts HAProxy unless it runs; false when that is somebody else's business. A daemon that has just started learns
+   * here whose HAProxy it is.
+   */
+  async #ensureRunning(chosen: Chosen, signal: AbortSignal): Promise<boolean> {
     await this.#makeDirectories();
     const startedAt = performance.now();
-    if ((await this.#process.ensure(signal)) === 'found') return;
+    const ensured = await this.#process.ensure(signal);
+    if (ensured !== 'started') return ensured === 'found';
     try {
-      await this.#await((identity) => identity.mark === chosen.mark, signal);
+      await this.#awaitStart(chosen.mark, signal);
     } catch (error) {
       signal.throwIfAborted();
       if (this.#good !== undefined && this.#good.mark !== chosen.mark) {
         this.#refuse(chosen.mark, messageOf(error), RETRY_REFUSED_MS);
         await this.#putBack(chosen);
       }
-      throw new TandemError('HAPROXY_UNREACHABLE', `HAProxy does not start: ${messageOf(error)}`, {
-        cause: error,
-      });
+      throw new TandemError(
+        'HAPROXY_UNREACHABLE',
+        `HAProxy does not start: ${messageOf(error)} ${await this.#process.complaint()}`,
+        {
+          cause: error,
+        },
+      );
     }
     this.#log.info({ ms: Math.round(performance.now() - startedAt) }, 'HAProxy serves');
+    return true;
   }
 
   async #converge(chosen: Chosen, first: Running, signal: AbortSignal): Promise<readonly Step[]> {
@@ -310,21 +333,16 @@ class FileFirstApplier implements Applier {
     await sleep(Math.max(0, this.#reloadedAt + MIN_RELOAD_INTERVAL_MS - performance.now()), signal);
     const startedAt = performance.now();
     this.#log.info({ reason }, 'reloading HAProxy');
-    await this.#process.requestReload(signal);
     try {
-      await this.#await(
-        (identity) => identity.incarnation !== before.incarnation && identity.mark === chosen.mark,
-        signal,
-      );
+      const { reloadDeadlineMs: deadlineMs } = this.#config;
+      const deps = { process: this.#process, workers: this.#workers, deadlineMs, signal };
+      await reloadTo(chosen.mark, before, deps);
     } catch (error) {
       signal.throwIfAborted();
-      this.#refuse(chosen.mark, messageOf(error), RETRY_FAILED_RELOAD_MS);
+      if (isTandemError(error, 'HAPROXY_RELOAD_FAILED'))
+        this.#refuse(chosen.mark, messageOf(error), this.#retryReloadMs(chosen.mark));
       await this.#putBack(chosen);
-      throw new TandemError(
-        'HAPROXY_RELOAD_FAILED',
-        `HAProxy has not loaded the new configuration: ${messageOf(error)}`,
-        { cause: error },
-      );
+      throw error;
     } finally {
       this.#reloadedAt = performance.now();
     }
@@ -335,21 +353,26 @@ class FileFirstApplier implements Applier {
     );
   }
 
-  async #await(isRight: (identity: RunningIdentity) => boolean, signal: AbortSignal): Promise<void> {
-    const giveUpAt = performance.now() + this.#config.reloadDeadlineMs;
+  /** Ever more slowly. After one that has cost HAProxy its life, not before somebody can have looked at it. */
+  #retryReloadMs(mark: string): number {
+    const failures = this.#failedReloads?.mark === mark ? this.#failedReloads.count + 1 : 1;
+    this.#failedReloads = { mark, count: failures };
+    if (!this.#process.isRunning()) return RETRY_FAILED_RELOAD_MAX_MS;
+    return Math.min(RETRY_FAILED_RELOAD_MAX_MS, RETRY_FAILED_RELOAD_MS * 2 ** (failures - 1));
+  }
+
+  async #awaitStart(mark: string, signal: AbortSignal): Promise<void> {
+    const { reloadDeadlineMs } = this.#config;
+    const giveUpAt = performance.now() + reloadDeadlineMs;
     for (;;) {
       try {
-        if (isRight(await this.#workers.identity(signal))) return;
+        if ((await this.#workers.identity(signal)).mark === mark) return;
       } catch (error) {
         if (signal.aborted) throw error;
       }
       if (!this.#process.isRunning()) throw new TandemError('HAPROXY_UNREACHABLE', 'it has ended');
-      if (performance.now() > giveUpAt) {
-        throw new TandemError(
-          'DEADLINE_EXCEEDED',
-          `no worker with it within ${this.#config.reloadDeadlineMs} ms`,
-        );
-      }
+      if (performance.now() > giveUpAt)
+        throw new TandemError('DEADLINE_EXCEEDED', `no worker with it within ${reloadDeadlineMs} ms`);
       await sleep(POLL_MS, signal);
     }
   }
