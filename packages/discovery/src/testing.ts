@@ -18,8 +18,13 @@ export {
 export type { Structure } from './haproxy/structure.ts';
 export type { Offers } from './output.ts';
 export { planChanges, type Step } from './haproxy/plan.ts';
+export { parseReloadAnswer, parseReloadCount } from './haproxy/master.ts';
+export { createOutputFile } from './haproxy/output-file.ts';
+export { findFatalLine } from './haproxy/preflight.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
+export { reloadTo } from './haproxy/reload.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
 export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
+export { createWorkers } from './haproxy/workers.ts';
 export { type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';
