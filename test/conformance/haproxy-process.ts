@@ -38,11 +38,11 @@ interface Scene {
   readonly config: HaproxyConfig;
   readonly haproxy: HaproxyProcess;
   /** Makes the file one that shows this mark, with more lines in its global section. */
-  write(mark: string, ...globalLines: string[]): Promise<void>;
-  begin(): Promise<void>;
+  readonly write: (mark: string, ...globalLines: string[]) => Promise<void>;
+  readonly begin: () => Promise<void>;
   /** Writes a structure, and has HAProxy load it. */
-  reload(mark: string, ...globalLines: string[]): Promise<void>;
-  mark(): Promise<string>;
+  readonly reload: (mark: string, ...globalLines: string[]) => Promise<void>;
+  readonly mark: () => Promise<string>;
 }
 
 function scenario(kind: ProcessKind, name: string, body: (scene: Scene) => Promise<void>): void {

@@ -104,19 +104,28 @@ class ExternalProcess implements HaproxyProcess {
     const { reloadDeadlineMs } = this.#config;
     switch (this.#reload.kind) {
       case 'master-socket':
-        return reloadByMaster(this.#reload.path, {
-          signal,
-          deadlineMs: reloadDeadlineMs,
-          isAlive: () => true,
-        });
+        return this.#explain(
+          await reloadByMaster(this.#reload.path, {
+            signal,
+            deadlineMs: reloadDeadlineMs,
+            isAlive: () => true,
+          }),
+        );
       case 'command':
         return runReloadCommand(this.#reload.argv, { signal, timeoutMs: reloadDeadlineMs });
     }
   }
 
-  /** Its output is its owner's; a master socket of 2.7 or later has told it with the answer. */
+  async #explain(answer: ReloadAnswer): Promise<ReloadAnswer> {
+    if (answer.kind === 'taken' || answer.output !== '') return answer;
+    return { kind: 'refused', output: `the master could not load it. ${await this.complaint()}` };
+  }
+
+  /** What it says goes to its owner; from 2.7 on a master tells it with its answer, too. */
   complaint(): Promise<string> {
-    return Promise.resolve('');
+    return Promise.resolve(
+      `See its own log, and whether its owner starts it with -f ${this.#config.configFile}`,
+    );
   }
 
   stop(): Promise<void> {

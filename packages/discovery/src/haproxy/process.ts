@@ -28,7 +28,7 @@ export interface HaproxyProcess {
   isRunning(): boolean;
   /** Asks for a new worker. Rejects with `HAPROXY_UNREACHABLE` when nobody takes the request. */
   requestReload(signal: AbortSignal): Promise<ReloadAnswer>;
-  /** What HAProxy itself has said against the file since the last request; empty when it says so to somebody else. */
+  /** What HAProxy itself has said against the file since the last request, or where to look for that. */
   complaint(): Promise<string>;
   /** Lets requests of a HAProxy of ours finish, then ends it; at once after `graceMs`. */
   stop(graceMs: number): Promise<void>;
