@@ -21,7 +21,7 @@ import {
 import { converse, readIdentity } from '@tandem/discovery/testing';
 import type { Registry } from '@tandem/registry';
 
-const BINARY = '/usr/sbin/haproxy';
+export const BINARY = '/usr/sbin/haproxy';
 
 export interface LogEntry {
   readonly level: 'debug' | 'info' | 'warn' | 'error';
@@ -127,7 +127,12 @@ export interface HaproxyWorld {
 /** Tests wait for outcomes, however slow the machine is. */
 export const PATIENCE_MS = 15_000;
 
-export async function createHaproxyWorld(settings: Record<string, unknown> = {}): Promise<HaproxyWorld> {
+type Settings = Record<string, unknown>;
+
+/** @param settings the haproxy section of a host file; may depend on where the world is */
+export async function createHaproxyWorld(
+  settings: Settings | ((directory: string) => Settings) = {},
+): Promise<HaproxyWorld> {
   if (!existsSync(BINARY)) throw new Error(`${BINARY} is missing: run deploy/setup.sh (it installs haproxy)`);
   const directory = await mkdtemp(path.join(tmpdir(), 'tandem-haproxy-'));
   await mkdir(path.join(directory, 'run'));
@@ -136,7 +141,7 @@ export async function createHaproxyWorld(settings: Record<string, unknown> = {})
     binary: BINARY,
     config_file: path.join(directory, 'run', 'haproxy.cfg'),
     runtime_socket: path.join(directory, 'run', 'haproxy.sock'),
-    ...settings,
+    ...(typeof settings === 'function' ? settings(directory) : settings),
   });
   return new World(directory, parsed);
 }

@@ -23,11 +23,16 @@ export { type Circumstances, ORDINARY, planChanges, type Step } from './haproxy/
 export { RunningView } from './haproxy/running-view.ts';
 export { parseServerOptions } from './haproxy/server-options.ts';
 export { abilitiesOf } from './haproxy/versions.ts';
+export { parseReloadAnswer, parseReloadCount } from './haproxy/master.ts';
+export { createOutputFile } from './haproxy/output-file.ts';
+export { findFatalLine } from './haproxy/preflight.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
+export { reloadTo } from './haproxy/reload.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
 export { publishedBy, reuseRecords, type Source, type SourceScene } from './source.ts';
 export { pickPart } from './sources/multi.ts';
 export { createSource, resolveSourceFiles, type SourceConfig, SourceSection } from './sources/kinds.ts';
 export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
+export { createWorkers } from './haproxy/workers.ts';
 export { type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';

@@ -167,8 +167,9 @@ describe('a reload', () => {
       requestReload() {
         reloads += 1;
         doesReload();
-        return Promise.resolve();
+        return Promise.resolve({ kind: 'taken' });
       },
+      complaint: () => Promise.resolve(''),
       stop: () => Promise.resolve(),
       tidy: () => Promise.resolve(),
     };

@@ -10,6 +10,7 @@ import type { Desired } from './desired.ts';
 import { adoptServers, type Membership, optionsInFile } from './membership.ts';
 import { isGated, type Plan, planChanges, type ReloadReason, type Step } from './plan.ts';
 import type { HaproxyProcess } from './process.ts';
+import { reloadTo } from './reload.ts';
 import { renderParts, type RenderedParts } from './render.ts';
 import { type ForeignHolds, RunningView } from './running-view.ts';
 import { converse, type Executed, executeSteps, type RunningIdentity } from './runtime.ts';
@@ -31,7 +32,9 @@ export interface Applier {
   look(signal: AbortSignal): Promise<Look>;
 }
 
-export type Applied = { readonly kind: 'done' } | { readonly kind: 'later'; readonly ms: number };
+/** `awaited`: the file is as desired, and the owner of HAProxy has to start it. */
+export type Applied =
+  { readonly kind: 'done' } | { readonly kind: 'later'; readonly ms: number } | { readonly kind: 'awaited' };
 
 /** `due`: an apply has something to do that was begun before. `disturbed`: somebody else has changed something. */
 export type Look = 'as-left' | 'due' | 'disturbed';
@@ -54,8 +57,12 @@ interface Work {
 }
 
 const MIN_RELOAD_INTERVAL_MS = 1_000;
-/** A reload that fails may cost new connections for 2 s (HAProxy reference 3.3): not to be tried often. */
-const RETRY_FAILED_RELOAD_MS = 10 * 60_000;
+/**
+ * A reload that fails may cost new connections for 2 s (HAProxy reference 3.3): not to be tried often. Before each
+ * one the addresses are tried again, so that an address that was lost in a race costs that only once.
+ */
+const RETRY_FAILED_RELOAD_MS = 10_000;
+const RETRY_FAILED_RELOAD_MAX_MS = 10 * 60_000;
 const MAX_ROUNDS = 5;
 const POLL_MS = 10;
 /** How long the runtime waits for the file. */
@@ -80,6 +87,8 @@ class FileFirstApplier implements Applier {
   #inherited: string | undefined;
   #inheritedOptions: ReadonlyMap<string, string> | undefined;
   #view: RunningView | undefined;
+  #isAwaited = false;
+  #failedReloads: { readonly mark: string; readonly count: number } | undefined;
   /** The servers that HAProxy was left with. */
   #members: Membership = new Map();
   #reloadedAt = -Infinity;
@@ -122,8 +131,10 @@ class FileFirstApplier implements Applier {
 
   async look(signal: AbortSignal): Promise<Look> {
     if (this.#chooser.isRetryDue()) return 'due';
+    if (!(await this.#file.isIntact())) return 'disturbed';
+    if (this.#isAwaited) return this.#lookForNewcomer(signal);
     const view = this.#view;
-    if (view === undefined || view.isInDoubt || !(await this.#file.isIntact())) return 'disturbed';
+    if (view === undefined || view.isInDoubt) return 'disturbed';
     try {
       const identity = await this.#workers.identity(signal);
       if (!isSameWorker(identity, view.identity)) return this.#lose();
@@ -135,6 +146,12 @@ class FileFirstApplier implements Applier {
       if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
       return this.#lose();
     }
+  }
+
+  /** Somebody else has to start HAProxy: until then, everything is done that can be. */
+  async #lookForNewcomer(signal: AbortSignal): Promise<Look> {
+    const isThere = (await this.#workers.look(signal)) !== undefined;
+    return isThere ? 'disturbed' : 'as-left';
   }
 
   #lose(): Look {
@@ -270,13 +287,17 @@ class FileFirstApplier implements Applier {
     else if (this.#inherited !== undefined) await this.#file.write([Buffer.from(this.#inherited)]);
   }
 
-  /** Starts HAProxy unless it runs. A daemon that has just started learns here whose HAProxy it is. */
-  async #ensureRunning(chosen: Chosen, signal: AbortSignal): Promise<void> {
+  /**
+   * Starts HAProxy unless it runs; false when that is somebody else's business. A daemon that has just started learns
+   * here whose HAProxy it is.
+   */
+  async #ensureRunning(chosen: Chosen, signal: AbortSignal): Promise<boolean> {
     await this.#makeDirectories();
     const startedAt = performance.now();
-    if ((await this.#deps.process.ensure(signal)) === 'found') return;
+    const ensured = await this.#deps.process.ensure(signal);
+    if (ensured !== 'started') return ensured === 'found';
     try {
-      await this.#await((identity) => identity.mark === chosen.mark, signal);
+      await this.#awaitStart(chosen.mark, signal);
     } catch (error) {
       signal.throwIfAborted();
       const { good } = this.#chooser;
@@ -284,15 +305,19 @@ class FileFirstApplier implements Applier {
         this.#chooser.refuse(chosen.mark, messageOf(error), RETRY_REFUSED_MS);
         await this.#putBack(chosen);
       }
-      throw new TandemError('HAPROXY_UNREACHABLE', `HAProxy does not start: ${messageOf(error)}`, {
-        cause: error,
-      });
+      const complaint = await this.#deps.process.complaint();
+      throw new TandemError(
+        'HAPROXY_UNREACHABLE',
+        `HAProxy does not start: ${messageOf(error)} ${complaint}`.trim(),
+        { cause: error },
+      );
     }
     this.#deps.log.info({ ms: Math.round(performance.now() - startedAt) }, 'HAProxy serves');
+    return true;
   }
 
-  /** What runs, known beyond doubt. */
-  async #learn({ chosen, writing }: Work, signal: AbortSignal): Promise<RunningView> {
+  /** What runs, known beyond doubt; undefined when nothing does and that is somebody else's business. */
+  async #learn({ chosen, writing }: Work, signal: AbortSignal): Promise<RunningView | undefined> {
     if (this.#view?.isInDoubt === true) {
       const view = this.#view;
       try {
@@ -307,7 +332,8 @@ class FileFirstApplier implements Applier {
     }
     if (this.#view !== undefined) return this.#view;
     await writing;
-    await this.#ensureRunning(chosen, signal);
+    this.#isAwaited = !(await this.#ensureRunning(chosen, signal));
+    if (this.#isAwaited) return undefined;
     const view = new RunningView(await this.#reading(chosen.membership, signal));
     this.#view = view;
     this.#tellHolds(view);
@@ -320,6 +346,7 @@ class FileFirstApplier implements Applier {
     let refusals = 0;
     for (let round = 0; round < MAX_ROUNDS; round += 1) {
       const view = await this.#learn(work, signal);
+      if (view === undefined) return { kind: 'awaited' };
       const running = { ...view.identity, backends: view.backends };
       const plan = planChanges(running, chosen, view.circumstances());
       let { reload } = plan;
@@ -381,21 +408,16 @@ class FileFirstApplier implements Applier {
     const startedAt = performance.now();
     this.#deps.log.info({ reason }, 'reloading HAProxy');
     this.#view = undefined;
-    await this.#deps.process.requestReload(signal);
     try {
-      await this.#await(
-        (identity) => identity.incarnation !== before.incarnation && identity.mark === chosen.mark,
-        signal,
-      );
+      const { process, config } = this.#deps;
+      const deps = { process, workers: this.#workers, deadlineMs: config.reloadDeadlineMs, signal };
+      await reloadTo(chosen.mark, before, deps);
     } catch (error) {
       signal.throwIfAborted();
-      this.#chooser.refuse(chosen.mark, messageOf(error), RETRY_FAILED_RELOAD_MS);
+      if (isTandemError(error, 'HAPROXY_RELOAD_FAILED'))
+        this.#chooser.refuse(chosen.mark, messageOf(error), this.#retryReloadMs(chosen.mark));
       await this.#putBack(chosen);
-      throw new TandemError(
-        'HAPROXY_RELOAD_FAILED',
-        `HAProxy has not loaded the new configuration: ${messageOf(error)}`,
-        { cause: error },
-      );
+      throw error;
     } finally {
       this.#reloadedAt = performance.now();
     }
@@ -406,12 +428,20 @@ class FileFirstApplier implements Applier {
     );
   }
 
-  async #await(isRight: (identity: RunningIdentity) => boolean, signal: AbortSignal): Promise<void> {
+  /** Ever more slowly. After one that has cost HAProxy its life, not before somebody can have looked at it. */
+  #retryReloadMs(mark: string): number {
+    const failures = this.#failedReloads?.mark === mark ? this.#failedReloads.count + 1 : 1;
+    this.#failedReloads = { mark, count: failures };
+    if (!this.#deps.process.isRunning()) return RETRY_FAILED_RELOAD_MAX_MS;
+    return Math.min(RETRY_FAILED_RELOAD_MAX_MS, RETRY_FAILED_RELOAD_MS * 2 ** (failures - 1));
+  }
+
+  async #awaitStart(mark: string, signal: AbortSignal): Promise<void> {
     const { reloadDeadlineMs } = this.#deps.config;
     const giveUpAt = performance.now() + reloadDeadlineMs;
     for (;;) {
       try {
-        if (isRight(await this.#workers.identity(signal))) return;
+        if ((await this.#workers.identity(signal)).mark === mark) return;
       } catch (error) {
         if (signal.aborted) throw error;
       }

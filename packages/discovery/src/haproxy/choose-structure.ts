@@ -140,7 +140,7 @@ class VettingChooser implements StructureChooser {
       () => false,
     );
     signal.throwIfAborted();
-    if (!isRunning) return new Set();
+    if (!isRunning) return this.#deps.config.mode === 'managed' ? new Set() : undefined;
     return this.#good === undefined
       ? undefined
       : new Set(

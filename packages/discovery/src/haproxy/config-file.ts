@@ -1,7 +1,8 @@
-import { mkdir, readFile, stat } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { copyFile, mkdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 
-import { writeFileAtomic } from '@tandem/core';
+import { systemErrorCode, writeFileAtomic } from '@tandem/core';
 
 /** haproxy.cfg on disk. */
 export interface ConfigFile {
@@ -9,7 +10,8 @@ export interface ConfigFile {
   read(): Promise<string | undefined>;
   /**
    * Makes the file what these parts are together, unless it is, whoever has touched it since. Creates the directory
-   * when it is gone. One write at a time: what comes while one runs waits for it.
+   * when it is gone. One write at a time: what comes while one runs waits for it. What somebody else had written there
+   * first is kept beside it, as `<file>.before-tandem`.
    */
   write(parts: readonly Buffer[]): Promise<void>;
   /** Whether nobody has touched the file since the last write. */
@@ -23,6 +25,7 @@ export function createConfigFile(file: string): ConfigFile {
   async function write(parts: readonly Buffer[]): Promise<void> {
     const stamp = await stampOf(file);
     if (stamp !== undefined && stamp === written?.stamp && isSame(parts, written.parts)) return;
+    if (written === undefined) await keepForeign(file);
     if (stamp === undefined) await mkdir(path.dirname(file), { recursive: true, mode: 0o750 });
     await writeFileAtomic(file, parts, { mode: 0o640 });
     written = { parts, stamp: await stampOf(file) };
@@ -50,6 +53,20 @@ function isSame(a: readonly Buffer[], b: readonly Buffer[]): boolean {
 }
 
 const EMPTY = Buffer.alloc(0);
+
+/** Every file of ours says which structure it holds. */
+const OURS = /^\s*description tandem [0-9a-f]{16}$/m;
+
+async function keepForeign(file: string): Promise<void> {
+  const text = await readFile(file, 'utf8').catch(() => undefined);
+  if (text === undefined || text.trim() === '' || OURS.test(text)) return;
+  try {
+    await copyFile(file, `${file}.before-tandem`, constants.COPYFILE_EXCL);
+  } catch (error) {
+    // The first is the one that its owner will look for.
+    if (systemErrorCode(error) !== 'EEXIST') throw error;
+  }
+}
 
 /** Changes whenever a file is replaced or written to; undefined when there is none. */
 async function stampOf(file: string): Promise<string | undefined> {
