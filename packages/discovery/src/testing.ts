@@ -22,4 +22,35 @@ export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts'
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
 export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
-export { type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';
+export {
+  endpointsOf,
+  explainComplaint,
+  type SetAside,
+  vetStructure,
+  type VetDeps,
+  whyTaken,
+} from './haproxy/vet.ts';
+export { type Endpoint, formatBind, overlaps, parseEndpoint } from './haproxy/endpoints.ts';
+export { createLayout } from './haproxy/layout.ts';
+export {
+  type Ask,
+  executeMapSteps,
+  type MapStep,
+  notesIn,
+  parseMap,
+  planMap,
+  readMaps,
+  renderMap,
+  type RunningEntry,
+} from './haproxy/maps.ts';
+export {
+  assignSpares,
+  noSpares,
+  notesOf,
+  placeMembership,
+  placementOf,
+  placeService,
+  readNotes,
+  type Spares,
+} from './haproxy/ports.ts';
+export { createRouting, readSpares } from './haproxy/routing.ts';

@@ -6,20 +6,23 @@ import { isTandemError, type Log, messageOf, sleep, TandemError, writeFileAtomic
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import { type ConfigFile, createConfigFile } from './config-file.ts';
 import type { Desired } from './desired.ts';
+import type { Endpoint } from './endpoints.ts';
 import { adoptServers, type Membership } from './membership.ts';
 import { planChanges, type ReloadReason, type Step } from './plan.ts';
 import type { HaproxyProcess } from './process.ts';
 import { markOf, renderConfig } from './render.ts';
 import {
+  askWorker,
   type Executed,
   executeSteps,
   requireSupported,
   type Running,
   type RunningIdentity,
 } from './runtime.ts';
-import type { Structure } from './structure.ts';
+import { mapFilesOf, type Structure } from './structure.ts';
 import type { StructureStore } from './structure-store.ts';
-import { portOf, vetStructure, whyTaken } from './vet.ts';
+import { createRouting, type Routing, type RoutingOutcome, type Worker } from './routing.ts';
+import { endpointsOf, type SetAside, vetStructure, whyTaken } from './vet.ts';
 import { createWorkers, type Workers } from './workers.ts';
 
 /** Makes HAProxy, and the file on disk, what is desired; one apply at a time. */
@@ -72,6 +75,7 @@ class FileFirstApplier implements Applier {
   #partial: { readonly of: string; readonly structure: Structure; readonly until: number } | undefined;
   #complained = '[]';
   readonly #file: ConfigFile;
+  readonly #routing: Routing = createRouting();
   /** The file that was there before this daemon wrote one. */
   #inherited: string | undefined;
   #applied: RunningIdentity | undefined;
@@ -91,9 +95,11 @@ class FileFirstApplier implements Applier {
   async apply(desired: Desired, signal: AbortSignal): Promise<void> {
     const startedAt = performance.now();
     if (this.#applied === undefined) await this.#prepare();
+    const { routes } = desired;
+    await this.#routing.write(routes, this.#good === undefined ? [] : mapFilesOf(this.#good.structure));
     const structure = await this.#choose(desired.structure, signal);
-    const membership = await this.#complete({ structure, membership: desired.membership }, signal);
-    const chosen = { structure, membership, ...renderConfig(structure, membership) };
+    const membership = await this.#complete({ ...desired, structure }, signal);
+    const chosen = { structure, membership, routes, ...renderConfig(structure, membership) };
     // The file first, the runtime second: whatever happens in between, a HAProxy that restarts comes up right.
     // To look at the runtime meanwhile changes nothing.
     const [running] = await Promise.all([this.#workers.look(signal), this.#file.write(chosen.text)]);
@@ -104,6 +110,7 @@ class FileFirstApplier implements Applier {
     if (this.#good?.mark !== chosen.mark) {
       this.#good = { structure: chosen.structure, mark: chosen.mark };
       await this.#store.save(chosen.structure);
+      await this.#routing.tidy([...routes.keys(), ...mapFilesOf(chosen.structure)]);
     }
     if (steps.length > 0) {
       const ms = Math.round((performance.now() - startedAt) * 10) / 10;
@@ -174,9 +181,9 @@ class FileFirstApplier implements Applier {
     if (this.#partial?.of === mark && performance.now() < this.#partial.until) return this.#partial.structure;
     const vetted = await vetStructure(wanted, {
       good: this.#good?.structure,
-      ownPorts: await this.#ownPorts(signal),
+      own: await this.#ownEndpoints(signal),
       check: (text) => this.#check(text, signal),
-      whyTaken,
+      whyTaken: (endpoint) => whyTaken(endpoint, this.#config.mode === 'managed'),
     });
     if (vetted.kind === 'refused') {
       this.#refuse(mark, vetted.complaint, RETRY_REFUSED_MS);
@@ -190,7 +197,7 @@ class FileFirstApplier implements Applier {
     this.#checked = markOf(structure);
     const text = JSON.stringify(setAside);
     if (text !== this.#complained) {
-      for (const { service, reason } of setAside) this.#log.error({ service, reason }, 'set a service aside');
+      for (const one of setAside) this.#log.error(one, messageAside(one));
     }
     this.#complained = text;
     const until = performance.now() + RETRY_SET_ASIDE_MS;
@@ -199,13 +206,9 @@ class FileFirstApplier implements Applier {
   }
 
   /** Where HAProxy listens by itself; undefined when one runs whose structure is unknown. */
-  async #ownPorts(signal: AbortSignal): Promise<ReadonlySet<string> | undefined> {
-    if ((await this.#workers.look(signal)) === undefined) return new Set();
-    return this.#good === undefined
-      ? undefined
-      : new Set(
-          this.#good.structure.proxies.flatMap(({ bind }) => (bind === undefined ? [] : [portOf(bind)])),
-        );
+  async #ownEndpoints(signal: AbortSignal): Promise<readonly Endpoint[] | undefined> {
+    if ((await this.#workers.look(signal)) === undefined) return [];
+    return this.#good === undefined ? undefined : endpointsOf(this.#good.structure);
   }
 
   /** A worker that came too late to be waited for proves that its structure is good after all. */
@@ -273,10 +276,14 @@ class FileFirstApplier implements Applier {
         await this.#reload(plan.reason, running, chosen, signal);
         continue;
       }
-      if (plan.steps.length === 0) {
+      const withdrawn = await this.#route('withdraw', chosen, running, signal);
+      if (withdrawn.kind === 'done' && plan.steps.length === 0) {
+        const completed = await this.#route('complete', chosen, running, signal);
+        if (completed.kind !== 'done') continue;
         this.#applied = running;
         return taken;
       }
+      if (withdrawn.kind !== 'done') continue;
       const executed = await this.#execute(plan.steps, running, signal);
       if (executed.kind === 'done') taken.push(...plan.steps);
       if (executed.kind !== 'refused') continue;
@@ -287,6 +294,31 @@ class FileFirstApplier implements Applier {
       }
     }
     throw new TandemError('HAPROXY_UNREACHABLE', `HAProxy is not as desired after ${MAX_ROUNDS} rounds`);
+  }
+
+  /** The part of the maps that comes before servers change, or after. */
+  async #route(
+    stage: 'withdraw' | 'complete',
+    { routes }: Chosen,
+    running: Running,
+    signal: AbortSignal,
+  ): Promise<RoutingOutcome> {
+    const worker: Worker = {
+      incarnation: running.incarnation,
+      ask: (commands) => askWorker(this.#config.runtimeSocket, commands, running, signal),
+    };
+    try {
+      const outcome = await this.#routing[stage](routes, worker);
+      if (outcome.kind === 'done' && outcome.changes > 0)
+        this.#log.info({ stage, count: outcome.changes }, "updated HAProxy's maps");
+      if (outcome.kind === 'refused')
+        this.#log.warn({ replies: outcome.replies }, 'HAProxy refused a part of an update of its maps');
+      return outcome;
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
+      return { kind: 'other-worker' };
+    }
   }
 
   /** A worker that is on its way out has lost its place to another, which has not got these steps. */
@@ -358,4 +390,10 @@ class FileFirstApplier implements Applier {
 function describeStep(step: Step): string {
   const name = step.kind === 'add' ? step.server.name : step.server;
   return `${step.kind} ${step.backend}/${name}`;
+}
+
+function messageAside(one: SetAside): string {
+  if ('service' in one) return 'set a service aside';
+  if ('sharedFrontend' in one) return 'set a shared frontend aside';
+  return 'portRange' in one ? 'set a port range aside' : 'set a section aside';
 }

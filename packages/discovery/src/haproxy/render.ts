@@ -9,7 +9,7 @@ import {
   serverArguments,
   type ServerName,
 } from './membership.ts';
-import { type Structure, structureMark } from './structure.ts';
+import { type Structure, structureMark, viewStructure } from './structure.ts';
 
 /** A haproxy.cfg and the mark of the structure in it. */
 export interface Rendered {
@@ -59,19 +59,16 @@ function samples(structure: Structure): Membership {
 }
 
 function view(structure: Structure, membership: Membership, description: string): object {
+  const { proxies, ...rest } = viewStructure(structure);
   return {
+    ...rest,
     description,
-    runtimeSocket: structure.runtimeSocket,
-    global: structure.global,
-    defaults: structure.defaults,
-    sections: Object.entries(structure.extraSections).map(([title, lines]) => ({ title, lines })),
-    proxies: structure.proxies.map((proxy) => ({
+    proxies: proxies.map((proxy, index) => ({
       ...proxy,
-      isHttp: proxy.mode === 'http',
       servers: (membership.get(proxy.name) ?? []).map((server) => ({
         name: server.name,
         address: serverAddress(server),
-        arguments: serverArguments(server, proxy.serverOptions),
+        arguments: serverArguments(server, structure.proxies[index]?.serverOptions ?? ''),
       })),
     })),
   };

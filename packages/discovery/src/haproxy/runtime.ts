@@ -93,16 +93,24 @@ async function executeBatch(
   signal: AbortSignal | undefined,
 ): Promise<Executed> {
   const commands = steps.flatMap(commandsOf);
-  const [info = '', ...replies] = await converse(
-    socket,
-    ['show info', ...commands.map(({ line }) => line)],
-    signal,
-  );
-  if (parseInfo(info).incarnation !== expected.incarnation) return { kind: 'other-worker' };
+  const lines = commands.map(({ line }) => line);
+  const replies = await askWorker(socket, lines, expected, signal);
+  if (replies === undefined) return { kind: 'other-worker' };
   const refused = replies.filter((reply, index) => reply.trim() !== commands[index]?.expected);
   return refused.length === 0
     ? { kind: 'done' }
     : { kind: 'refused', replies: refused.slice(0, 5).map((reply) => reply.trim()) };
+}
+
+/** One short conversation with the worker that is meant; undefined when it was another one. */
+export async function askWorker(
+  socket: string,
+  commands: readonly string[],
+  expected: RunningIdentity,
+  signal?: AbortSignal,
+): Promise<string[] | undefined> {
+  const [info = '', ...replies] = await converse(socket, ['show info', ...commands], signal);
+  return parseInfo(info).incarnation === expected.incarnation ? replies : undefined;
 }
 
 interface Command {
