@@ -22,7 +22,6 @@ import { isUsable } from './haproxy/membership.ts';
 import { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 import { readSpares } from './haproxy/routing.ts';
 import { readIdentity } from './haproxy/runtime.ts';
-import { buildStructure, mapFilesOf } from './haproxy/structure.ts';
 import { createStructureStore } from './haproxy/structure-store.ts';
 import type { Offers } from './output.ts';
 import { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
@@ -154,7 +153,7 @@ class DiscoveryDaemon implements Discovery {
       () => false,
     );
     const { haproxy } = this.#options;
-    this.#build = createDesiredBuilder(haproxy, await readSpares(mapFilesOf(buildStructure(haproxy, []))));
+    this.#build = createDesiredBuilder(haproxy, await readSpares(haproxy));
     const saved = await this.#store.load();
     this.#saved = saved;
     for (const [service, entry] of isRunning ? emptyCatalog : saved) {

@@ -22,15 +22,9 @@ export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts'
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
 export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
-export {
-  endpointsOf,
-  explainComplaint,
-  type SetAside,
-  vetStructure,
-  type VetDeps,
-  whyTaken,
-} from './haproxy/vet.ts';
+export { endpointsOf, type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';
 export { type Endpoint, formatBind, overlaps, parseEndpoint } from './haproxy/endpoints.ts';
+export { explainComplaint } from './haproxy/complaints.ts';
 export { createLayout } from './haproxy/layout.ts';
 export {
   type Ask,

@@ -8,6 +8,7 @@ import { createBackoff, type Log, messageOf, sleep, systemErrorCode, TandemError
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import { cleanEnvironment, runCommand } from '../run-command.ts';
+import { explainComplaint } from './complaints.ts';
 import { askMaster, readMasterPid, requireSupported } from './runtime.ts';
 
 /** HAProxy as a process in master-worker mode. It outlives this daemon and is adopted by the next one. */
@@ -228,7 +229,10 @@ class ManagedProcess implements HaproxyProcess {
     // One that was replaced has ended because it was told to.
     if (this.#isStopping || pid !== this.#master?.pid) return;
     const lastWords = (await readFile(this.#logFile, 'utf8').catch(() => '')).slice(-2_000);
-    this.#log.error({ haproxyPid: pid, ...facts, lastWords: alerts(lastWords) }, 'HAProxy has ended');
+    this.#log.error(
+      { haproxyPid: pid, ...facts, lastWords: explainComplaint(alerts(lastWords)) },
+      'HAProxy has ended',
+    );
     this.#onExit();
   }
 

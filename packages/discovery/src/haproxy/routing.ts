@@ -1,5 +1,6 @@
 import { readFile, rm } from 'node:fs/promises';
 
+import type { HaproxyConfig } from '../config/haproxy.ts';
 import { type ConfigFile, createConfigFile } from './config-file.ts';
 import {
   type Ask,
@@ -14,6 +15,7 @@ import {
 } from './maps.ts';
 import { readNotes, type Spares } from './ports.ts';
 import type { Executed } from './runtime.ts';
+import { buildStructure, mapFilesOf } from './structure.ts';
 
 /** Keeps HAProxy's maps, on disk and in its memory, what they shall be. */
 export interface Routing {
@@ -113,7 +115,8 @@ export function createRouting(now: () => number = () => performance.now()): Rout
  * Which spare serves which service, as the last daemon has left it. The map files say so, not a file of its own: they
  * are written with what HAProxy runs, and lost only with it.
  */
-export async function readSpares(files: readonly string[]): Promise<Spares> {
+export async function readSpares(config: HaproxyConfig): Promise<Spares> {
+  const files = mapFilesOf(buildStructure(config, []));
   const texts = await Promise.all(files.map((file) => readFile(file, 'utf8').catch(() => '')));
   return readNotes(texts.flatMap(notesIn));
 }
