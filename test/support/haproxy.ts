@@ -309,10 +309,11 @@ export async function eventually<T>(attempt: () => T | Promise<T>, patienceMs = 
 /** A service with its instances below `/services/<name>`. */
 export function service(
   name: string,
-  listen: string,
+  listen: string | undefined,
   section: Record<string, unknown> = {},
 ): DiscoveredService {
-  return { service: name, path: `/services/${name}`, config: DiscoverSection.parse({ listen, ...section }) };
+  const config = DiscoverSection.parse({ ...(listen === undefined ? {} : { listen }), ...section });
+  return { service: name, path: `/services/${name}`, config };
 }
 
 export async function freePort(host = '127.0.0.1'): Promise<number> {

@@ -19,6 +19,8 @@ import {
 import {
   DiscoverSection,
   type DiscoveredService,
+  findPathProblems,
+  findRoutingProblems,
   type HaproxyConfig,
   HaproxySection,
   resolveSourceFiles,
@@ -81,6 +83,14 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
   const { registry, services_dir, state_dir, haproxy, log } = loaded.value;
   const host = resolveHost(loaded.value.host);
   const absolute = (part: string) => path.resolve(path.dirname(file), part);
+  const located: HaproxyConfig = {
+    ...haproxy,
+    configFile: absolute(haproxy.configFile),
+    runtimeSocket: absolute(haproxy.runtimeSocket),
+    masterSocket: absolute(haproxy.masterSocket),
+  };
+  const misplaced = findPathProblems(located).map((problem) => place({ file, ...problem }));
+  if (misplaced.length > 0) return { ok: false, problems: await Promise.all(misplaced) };
   return {
     ok: true,
     value: {
@@ -89,12 +99,7 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
       registry: resolveRegistryFiles(registry, absolute),
       servicesDir: absolute(services_dir),
       stateDir: absolute(state_dir),
-      haproxy: {
-        ...haproxy,
-        configFile: absolute(haproxy.configFile),
-        runtimeSocket: absolute(haproxy.runtimeSocket),
-        masterSocket: absolute(haproxy.masterSocket),
-      },
+      haproxy: located,
       log,
     },
   };
@@ -157,10 +162,16 @@ export function createServiceFiles(settings: HostSettings): ServiceFiles {
         const before = lastGood.get(file);
         if (before !== undefined) current.set(file, before);
       }
+      const misrouted = findMisrouted(settings, current);
+      for (const { file } of misrouted) {
+        const before = lastGood.get(file);
+        if (before === undefined) current.delete(file);
+        else current.set(file, before);
+      }
       const conflicts = findConflicts(settings, current, lastGood);
       for (const { file } of conflicts) current.delete(file);
       lastGood = current;
-      const found = await Promise.all(conflicts.map(describeConflict));
+      const found = await Promise.all([...misrouted, ...conflicts].map(place));
       return {
         ...split(settings, current.values()),
         files: loaded.size + broken.length,
@@ -193,11 +204,21 @@ function pathOf({ registry }: HostSettings, { service, path: own }: ServiceDefin
   return own ?? servicePath(registry, service);
 }
 
-interface Conflict {
-  readonly file: string;
+/** A problem of which only the keys are known. */
+interface Unplaced extends Omit<ConfigProblem, 'path' | 'line' | 'column'> {
   readonly path: readonly string[];
-  readonly other: string;
-  readonly reason: string;
+}
+
+/** Services that do not fit to what the host file says of HAProxy. */
+function findMisrouted(
+  { haproxy }: HostSettings,
+  definitions: ReadonlyMap<string, ServiceDefinition>,
+): Unplaced[] {
+  return [...definitions].flatMap(([file, { service, discover }]) =>
+    discover === undefined
+      ? []
+      : findRoutingProblems(haproxy, { service, config: discover }).map((problem) => ({ file, ...problem })),
+  );
 }
 
 /**
@@ -208,9 +229,9 @@ function findConflicts(
   settings: HostSettings,
   definitions: ReadonlyMap<string, ServiceDefinition>,
   inForce: ReadonlyMap<string, ServiceDefinition>,
-): Conflict[] {
+): Unplaced[] {
   const owners = new Map<string, string>();
-  const conflicts: Conflict[] = [];
+  const conflicts: Unplaced[] = [];
   const rank = (file: string) => `${inForce.has(file) ? 0 : 1}${file}`;
   for (const [file, definition] of [...definitions].toSorted(([a], [b]) => (rank(a) < rank(b) ? -1 : 1))) {
     const claims = claimsOf(settings, definition);
@@ -219,8 +240,8 @@ function findConflicts(
       conflicts.push({
         file,
         path: taken.path,
-        other: owners.get(taken.what) ?? '',
         reason: `${taken.what} is defined twice`,
+        remedy: `Change it here or in ${owners.get(taken.what) ?? ''}`,
       });
       continue;
     }
@@ -252,10 +273,15 @@ function claimsOf(settings: HostSettings, definition: ServiceDefinition): Claim[
   }
   if (discover?.listen !== undefined)
     claims.push({ path: ['discover', 'listen'], what: `the address ${discover.listen}` });
+  const { sharedFrontend, hosts = [] } = discover ?? {};
+  for (const [index, host] of hosts.entries()) {
+    const what = `the host ${host} on the shared frontend ${sharedFrontend}`;
+    claims.push({ path: ['discover', 'hosts', String(index)], what });
+  }
   return claims;
 }
 
-async function describeConflict({ file, path: at, other, reason }: Conflict): Promise<ConfigProblem> {
-  const text = await readFile(file, 'utf8').catch(() => '');
-  return { file, ...locate(text, at), path: at.join('.'), reason, remedy: `Change it here or in ${other}` };
+async function place({ path: at, ...problem }: Unplaced): Promise<ConfigProblem> {
+  const text = await readFile(problem.file, 'utf8').catch(() => '');
+  return { ...problem, ...locate(text, at), path: at.join('.') };
 }

@@ -21,6 +21,7 @@ import { createDesiredBuilder, type Desired } from './haproxy/desired.ts';
 import { keepApplied } from './haproxy/keep-applied.ts';
 import { isUsable } from './haproxy/membership.ts';
 import { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
+import { readSpares } from './haproxy/routing.ts';
 import { readIdentity } from './haproxy/runtime.ts';
 import { createStructureStore } from './haproxy/structure-store.ts';
 import type { Offers } from './output.ts';
@@ -64,8 +65,9 @@ class DiscoveryDaemon implements Discovery {
   readonly #following = new Map<string, Following>();
   /** Services whose source has spoken in this life. */
   readonly #fresh = new Set<string>();
-  readonly #build: ReturnType<typeof createDesiredBuilder>;
+  #build: ReturnType<typeof createDesiredBuilder>;
   readonly #complaints = new Map<string, string>();
+  #unplaced: ReadonlyMap<string, string> = new Map();
   #catalog: Catalog = emptyCatalog;
   #saved: Catalog = emptyCatalog;
   #desired: Desired | undefined;
@@ -151,6 +153,8 @@ class DiscoveryDaemon implements Discovery {
       () => true,
       () => false,
     );
+    const { haproxy } = this.#options;
+    this.#build = createDesiredBuilder(haproxy, await readSpares(haproxy));
     const saved = await this.#store.load();
     this.#saved = saved;
     for (const [service, entry] of isRunning ? emptyCatalog : saved) {
@@ -235,7 +239,8 @@ class DiscoveryDaemon implements Discovery {
       this.#wake.set(true);
       return;
     }
-    const { desired, rejected } = this.#build(this.#offers());
+    const { desired, rejected, unplaced } = this.#build(this.#offers());
+    this.#complainOfUnplaced(unplaced);
     for (const service of this.#following.keys())
       this.#complain(service, 'haproxy', rejected.get(service) ?? []);
     this.#desired = desired;
@@ -249,6 +254,14 @@ class DiscoveryDaemon implements Discovery {
         { service, instances: this.#catalog.get(name)?.instances, holds: new Map() },
       ]),
     );
+  }
+
+  /** Says once for each service that nothing serves it. */
+  #complainOfUnplaced(unplaced: ReadonlyMap<string, string>): void {
+    for (const [service, reason] of unplaced) {
+      if (this.#unplaced.get(service) !== reason) this.#log.error({ service, reason }, 'set a service aside');
+    }
+    this.#unplaced = unplaced;
   }
 
   /** Says what is set aside once, when it changes. */

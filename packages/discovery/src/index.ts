@@ -5,6 +5,8 @@ export { createDiscovery, type Discovery } from './discovery.ts';
 export { createDesiredBuilder } from './haproxy/desired.ts';
 export { buildStructure } from './haproxy/structure.ts';
 export { checkConfig } from './haproxy/check-config.ts';
+export { readSpares } from './haproxy/routing.ts';
 export { renderConfig, renderSample } from './haproxy/render.ts';
+export { findPathProblems, findRoutingProblems } from './haproxy/routing-problems.ts';
 export { readMasterPid, readRunning } from './haproxy/runtime.ts';
 export { resolveSourceFiles } from './sources/kinds.ts';

@@ -35,4 +35,29 @@ export { pickPart } from './sources/multi.ts';
 export { createSource, resolveSourceFiles, type SourceConfig, SourceSection } from './sources/kinds.ts';
 export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
 export { createWorkers } from './haproxy/workers.ts';
-export { type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';
+export { endpointsOf, type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';
+export { type Endpoint, formatBind, overlaps, parseEndpoint } from './haproxy/endpoints.ts';
+export { explainComplaint } from './haproxy/complaints.ts';
+export { createLayout } from './haproxy/layout.ts';
+export {
+  type Ask,
+  executeMapSteps,
+  type MapStep,
+  notesIn,
+  parseMap,
+  planMap,
+  readMaps,
+  renderMap,
+  type RunningEntry,
+} from './haproxy/maps.ts';
+export {
+  assignSpares,
+  noSpares,
+  notesOf,
+  placeMembership,
+  placementOf,
+  placeService,
+  readNotes,
+  type Spares,
+} from './haproxy/ports.ts';
+export { createRouting, readSpares } from './haproxy/routing.ts';

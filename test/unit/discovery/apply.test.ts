@@ -21,6 +21,7 @@ import { HAPROXY, info, membersOf, prompted, structureOf, withFakeSocket } from 
 const desiredOf = (name: string): Desired => ({
   structure: structureOf(),
   membership: membersOf([{ name, host: '10.0.0.1', port: 80 }]),
+  routes: new Map(),
 });
 
 const DONE: Applied = { kind: 'done' };
@@ -186,7 +187,11 @@ describe('a reload', () => {
       const store = createStructureStore(path.join(directory, 'structure.json'), silentLog);
       const applier = createApplier({ config, process: haproxy, store, log: silentLog });
       // An empty backend: the fake one never has a server.
-      const desired = { structure: { ...wanted, runtimeSocket }, membership: new Map([['web', []]]) };
+      const desired = {
+        structure: { ...wanted, runtimeSocket },
+        membership: new Map([['web', []]]),
+        routes: new Map(),
+      };
       const worker = (structure: typeof old, pid: string) => ({
         description: renderConfig({ ...structure, runtimeSocket }, new Map()).mark,
         Pid: pid,

@@ -41,7 +41,7 @@ test('a service file without more than listen has the defaults', () => {
   const config = DiscoverSection.parse({ listen: 80 });
   assert.equal(config.listen, '127.0.0.1:80');
   assert.equal(config.mode, 'http');
-  assert.equal(config.balance, 'roundrobin');
+  assert.equal(config.balance, undefined);
   assert.equal(config.serverOptions, '');
   assert.equal(config.allowEmpty, false);
   assert.deepEqual(config.source, { kind: 'registry' });

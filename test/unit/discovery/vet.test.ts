@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import net from 'node:net';
 import { describe, test } from 'node:test';
 
-import type { VetDeps } from '@tandem/discovery/testing';
-import { vetStructure, whyTaken } from '@tandem/discovery/testing';
+import type { Endpoint, VetDeps } from '@tandem/discovery/testing';
+import { formatBind, parseEndpoint, vetStructure, whyTaken } from '@tandem/discovery/testing';
 
 import { service } from '../../support/haproxy.ts';
 import { structureOf } from './support.ts';
@@ -12,10 +12,16 @@ const web = service('web', '127.0.0.1:3210');
 const api = service('api', '127.0.0.1:3211');
 const odd = service('odd', '127.0.0.1:3212', { server_options: 'nonsense' });
 
+function endpoint(bind: string): Endpoint {
+  const parsed = parseEndpoint(bind);
+  assert.ok(parsed !== undefined, bind);
+  return parsed;
+}
+
 function deps(own: Partial<VetDeps> = {}): VetDeps {
   return {
     good: undefined,
-    ownPorts: new Set(),
+    own: [],
     check: (text) => Promise.resolve(text.includes('nonsense') ? 'unknown word' : undefined),
     whyTaken: () => Promise.resolve(undefined),
     ...own,
@@ -66,13 +72,13 @@ describe('vetting a structure', () => {
 
   test('tries new addresses, and none that HAProxy listens on itself', async () => {
     const tried: string[] = [];
-    const taken = (bind: string) => {
-      tried.push(bind);
+    const taken = (endpoint: Endpoint) => {
+      tried.push(formatBind(endpoint));
       return Promise.resolve('taken');
     };
     const wanted = structureOf([service('web', '*:3210'), api]);
 
-    const vetted = await vetStructure(wanted, deps({ ownPorts: new Set(['3210']), whyTaken: taken }));
+    const vetted = await vetStructure(wanted, deps({ own: [endpoint('127.0.0.1:3210')], whyTaken: taken }));
 
     assert.deepEqual(tried, ['127.0.0.1:3211']);
     assert.deepEqual(namesOf(vetted), ['web']);
@@ -81,7 +87,7 @@ describe('vetting a structure', () => {
   test('tries no address while a HAProxy runs whose structure nobody knows', async () => {
     const vetted = await vetStructure(
       structureOf([web]),
-      deps({ ownPorts: undefined, whyTaken: () => Promise.resolve('taken') }),
+      deps({ own: undefined, whyTaken: () => Promise.resolve('taken') }),
     );
 
     assert.deepEqual(namesOf(vetted), ['web']);
@@ -92,11 +98,11 @@ describe('vetting a structure', () => {
     await new Promise((resolve) => server.once('listening', resolve));
     const { port } = server.address() as net.AddressInfo;
     try {
-      assert.match((await whyTaken(`127.0.0.1:${port}`)) ?? '', /is taken by another process/);
+      assert.match((await whyTaken(endpoint(`127.0.0.1:${port}`))) ?? '', /is taken by another process/);
     } finally {
       await new Promise((resolve) => server.close(resolve));
     }
-    assert.equal(await whyTaken(`127.0.0.1:${port}`), undefined);
-    assert.equal(await whyTaken(`[::1]:${port}`), undefined);
+    assert.equal(await whyTaken(endpoint(`127.0.0.1:${port}`)), undefined);
+    assert.equal(await whyTaken(endpoint(`[::1]:${port}`)), undefined);
   });
 });

@@ -1,7 +1,7 @@
 import path from 'node:path';
 
 import { silentLog, type Snapshot } from '@tandem/core';
-import { type Catalog, createDesiredBuilder, renderConfig } from '@tandem/discovery';
+import { type Catalog, createDesiredBuilder, readSpares, renderConfig } from '@tandem/discovery';
 import { openRegistry } from '@tandem/registry';
 import type { CommandModule } from 'yargs';
 
@@ -40,7 +40,8 @@ export const renderCommand: CommandModule<object, RenderArguments> = {
         { service, instances: catalog.get(service.service)?.instances, holds: new Map() },
       ]),
     );
-    const { desired } = createDesiredBuilder(loaded.value.haproxy)(offers);
+    const spares = await readSpares(loaded.value.haproxy);
+    const { desired } = createDesiredBuilder(loaded.value.haproxy, spares)(offers);
     process.stdout.write(renderConfig(desired.structure, desired.membership).text);
     const silent = services.discovered.filter(({ service }) => !offline && !catalog.has(service));
     for (const { service } of silent)

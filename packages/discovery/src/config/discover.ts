@@ -26,7 +26,10 @@ const Balance = z
 const RequestHost = z
   .string()
   .max(253)
-  .regex(/^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/, 'must be a host name, such as api.example.com')
+  .regex(
+    /^([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])$/,
+    'must be a host name, such as api.example.com, or an address, such as 10.0.0.5 or [::1]',
+  )
   .transform((host) => host.toLowerCase());
 
 /** What an instance may say of its own server line. */
@@ -45,7 +48,7 @@ export const DiscoverSection = z
       .default([])
       .describe('the hosts whose requests go to the service on that frontend'),
     mode: z.enum(['http', 'tcp']).default('http'),
-    balance: Balance.default('roundrobin'),
+    balance: Balance.optional().describe('default: roundrobin, or that of haproxy.port_range'),
     source: SourceSection.prefault({ registry: {} }).describe('where its instances come from'),
     filter: FilterSection.default({}).describe('only instances with these labels'),
     fallback: z.array(ConfiguredInstance).default([]).describe('used while there is no other instance'),

@@ -109,15 +109,9 @@ export const HaproxySection = z
       .default({})
       .describe('sections of your own, by their title line; never touched by Tandem'),
   })
-  .superRefine(({ mode, reload }, context) => {
-    const message =
-      mode === 'external' && reload === undefined
-        ? 'is needed in external mode: { command: [systemctl, reload, haproxy] } or { master_socket: PATH }'
-        : mode === 'managed' && reload !== undefined
-          ? 'is for external mode only: in managed mode Tandem asks its own HAProxy'
-          : undefined;
-    if (message !== undefined) context.addIssue({ code: 'custom', path: ['reload'], message });
-  })
+  .superRefine(checkReload)
+  .superRefine(checkSections)
+  .superRefine(checkSharedFrontends)
   .transform((section) => ({
     mode: section.mode,
     binary: section.binary,
@@ -136,6 +130,70 @@ export const HaproxySection = z
     defaults: section.defaults,
     extraSections: section.extra_sections,
   }));
+
+interface Context {
+  addIssue(issue: { code: 'custom'; path: string[]; message: string }): void;
+}
+
+function checkReload({ mode, reload }: { mode: string; reload?: unknown }, context: Context): void {
+  const message =
+    mode === 'external' && reload === undefined
+      ? 'is needed in external mode: { command: [systemctl, reload, haproxy] } or { master_socket: PATH }'
+      : mode === 'managed' && reload !== undefined
+        ? 'is for external mode only: in managed mode Tandem asks its own HAProxy'
+        : undefined;
+  if (message !== undefined) context.addIssue({ code: 'custom', path: ['reload'], message });
+}
+
+interface RoutingKeys {
+  readonly shared_frontends: Readonly<Record<string, SharedFrontendConfig>>;
+  readonly port_range?: PortRangeConfig | undefined;
+  readonly extra_sections: Readonly<Record<string, unknown>>;
+}
+
+/** Sections that would be Tandem's own, or would change what Tandem's own are made of. */
+function checkSections(
+  { extra_sections: sections, shared_frontends: shared }: RoutingKeys,
+  context: Context,
+) {
+  for (const title of Object.keys(sections)) {
+    const [kind = '', name = ''] = title.trim().split(/\s+/);
+    const complain = (message: string) =>
+      context.addIssue({ code: 'custom', path: ['extra_sections', title], message });
+    if (kind === 'global') complain('would be a second global section. Use haproxy.global');
+    if (kind === 'defaults') complain('would change the sections of the services. Use haproxy.defaults');
+    if (!['frontend', 'backend', 'listen'].includes(kind)) continue;
+    if (name.startsWith('tandem-')) complain('must not have a name that starts with tandem-');
+    if (kind !== 'backend' && Object.hasOwn(shared, name))
+      complain(`has the name of a frontend in haproxy.shared_frontends`);
+  }
+}
+
+const RESERVED_FRONTEND = /^(tandem-.*|ports-http|ports-tcp)$/;
+
+function checkSharedFrontends(section: RoutingKeys, context: Context): void {
+  const { shared_frontends: shared, port_range: range } = section;
+  const complain = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message });
+  const owners = new Map<string, string>();
+  for (const [name, { listen }] of Object.entries(shared)) {
+    if (RESERVED_FRONTEND.test(name))
+      complain(['shared_frontends', name], 'is a name that Tandem uses itself');
+    for (const bind of listen) {
+      const owner = owners.get(bind);
+      const at = ['shared_frontends', name, 'listen'];
+      if (owner !== undefined) complain(at, `${bind} is an address of the frontend ${owner}, too`);
+      owners.set(bind, name);
+      if (range !== undefined && isInRange(range, bind))
+        complain(at, `${bind} is one of the ports of haproxy.port_range`);
+    }
+  }
+}
+
+/** Whatever the address: it is not worth a frontend that works on some of them only. */
+function isInRange({ http, tcp }: PortRangeConfig, bind: string): boolean {
+  const port = Number(/:(\d+)$/.exec(bind)?.[1]);
+  return [http, tcp].some((span) => span !== undefined && port >= span.first && port <= span.last);
+}
 
 export type HaproxyConfig = z.output<typeof HaproxySection>;
 export type SharedFrontendConfig = z.output<typeof SharedFrontendSection>;

@@ -12,10 +12,12 @@ import { isGated, type Plan, planChanges, type ReloadReason, type Step } from '.
 import type { HaproxyProcess } from './process.ts';
 import { reloadTo } from './reload.ts';
 import { renderParts, type RenderedParts } from './render.ts';
+import { createRouting, type Routing, type RoutingOutcome, type Worker } from './routing.ts';
 import { type ForeignHolds, RunningView } from './running-view.ts';
-import { converse, type Executed, executeSteps, type RunningIdentity } from './runtime.ts';
+import { askWorker, converse, type Executed, executeSteps, type RunningIdentity } from './runtime.ts';
 import { parsePassed, parseQuiet } from './server-state.ts';
 import type { StructureStore } from './structure-store.ts';
+import { mapFilesOf } from './structure.ts';
 import { abilitiesOf } from './versions.ts';
 import { createWorkers, type Workers } from './workers.ts';
 
@@ -81,6 +83,7 @@ class FileFirstApplier implements Applier {
   readonly #workers: Workers;
   readonly #chooser: StructureChooser;
   readonly #file: ConfigFile;
+  readonly #routing: Routing = createRouting();
   /** Whether the last write has worked: after one that has not, the runtime waits for the next. */
   #isFileSound = false;
   /** The file that was there before this daemon wrote one. */
@@ -108,9 +111,12 @@ class FileFirstApplier implements Applier {
   async apply(desired: Desired, signal: AbortSignal): Promise<Applied> {
     const startedAt = performance.now();
     if (this.#view === undefined) await this.#prepare();
+    const { routes } = desired;
+    const { good } = this.#chooser;
+    await this.#routing.write(routes, good === undefined ? [] : mapFilesOf(good.structure));
     const structure = await this.#chooser.choose(desired.structure, signal);
-    const membership = await this.#complete({ structure, membership: desired.membership }, signal);
-    const chosen = { structure, membership, ...renderParts(structure, membership) };
+    const membership = await this.#complete({ ...desired, structure }, signal);
+    const chosen = { structure, membership, routes, ...renderParts(structure, membership) };
     // The file first, the runtime second: whatever happens in between, a HAProxy that restarts comes up right.
     const writing = this.#write(chosen);
     await this.#giveHeadStart(writing);
@@ -118,7 +124,8 @@ class FileFirstApplier implements Applier {
     const applied = await this.#converge({ chosen, writing }, steps, signal);
     await writing;
     this.#members = membership;
-    if (applied.kind === 'done') await this.#chooser.accept(structure);
+    if (applied.kind === 'done' && (await this.#chooser.accept(structure)))
+      await this.#routing.tidy([...routes.keys(), ...mapFilesOf(structure)]);
     if (steps.length > 0) {
       const ms = Math.round((performance.now() - startedAt) * 10) / 10;
       this.#deps.log.info(
@@ -140,6 +147,7 @@ class FileFirstApplier implements Applier {
       if (!isSameWorker(identity, view.identity)) return this.#lose();
       if (performance.now() >= this.#nextReadingAt && (await this.#read(view, this.#members, signal)))
         return this.#tellHolds(view) ? 'due' : 'disturbed';
+      if (!(await this.#routing.isAsLeft(this.#workerOf(view, signal)))) return 'disturbed';
       return (await this.#tend(view, signal)) ? 'due' : 'as-left';
     } catch (error) {
       signal.throwIfAborted();
@@ -350,7 +358,10 @@ class FileFirstApplier implements Applier {
       const running = { ...view.identity, backends: view.backends };
       const plan = planChanges(running, chosen, view.circumstances());
       let { reload } = plan;
-      const executed = await this.#execute(plan, view, chosen, signal);
+      const withdrawn = await this.#route('withdraw', chosen, view, signal);
+      if (withdrawn.kind === 'refused') continue;
+      const executed =
+        withdrawn.kind === 'done' ? await this.#execute(plan, view, chosen, signal) : withdrawn;
       if (executed.kind === 'other-worker') {
         this.#view = undefined;
         continue;
@@ -366,12 +377,46 @@ class FileFirstApplier implements Applier {
         view.advance(plan, chosen.membership, executed.untaken);
         this.#tellHolds(view);
       }
-      if (reload === undefined) return { kind: 'done' };
+      if (reload === undefined) {
+        const completed = await this.#route('complete', chosen, view, signal);
+        if (completed.kind === 'done') return { kind: 'done' };
+        if (completed.kind === 'other-worker') this.#view = undefined;
+        continue;
+      }
       const waitMs = this.#reloadedAt + MIN_RELOAD_INTERVAL_MS - performance.now();
       if (waitMs > 0) return { kind: 'later', ms: Math.ceil(waitMs) };
       await this.#reload(reload, view.identity, work, signal);
     }
     throw new TandemError('HAPROXY_UNREACHABLE', `HAProxy is not as desired after ${MAX_ROUNDS} rounds`);
+  }
+
+  /** The part of the maps that comes before servers change, or after. */
+  async #route(
+    stage: 'withdraw' | 'complete',
+    { routes }: Chosen,
+    view: RunningView,
+    signal: AbortSignal,
+  ): Promise<RoutingOutcome> {
+    const { log } = this.#deps;
+    try {
+      const outcome = await this.#routing[stage](routes, this.#workerOf(view, signal));
+      if (outcome.kind === 'done' && outcome.changes > 0)
+        log.info({ stage, count: outcome.changes }, "updated HAProxy's maps");
+      if (outcome.kind === 'refused')
+        log.warn({ replies: outcome.replies }, 'HAProxy refused a part of an update of its maps');
+      return outcome;
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
+      return { kind: 'other-worker' };
+    }
+  }
+
+  #workerOf({ identity }: RunningView, signal: AbortSignal): Worker {
+    return {
+      incarnation: identity.incarnation,
+      ask: (commands) => askWorker(this.#deps.config.runtimeSocket, commands, identity, signal),
+    };
   }
 
   /** A worker that is on its way out has lost its place to another, which has not got these steps. */

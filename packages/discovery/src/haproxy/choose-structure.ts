@@ -3,11 +3,12 @@ import { rm } from 'node:fs/promises';
 import { type Log, TandemError, writeFileAtomic } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
+import type { Endpoint } from './endpoints.ts';
 import type { HaproxyProcess } from './process.ts';
 import { markOf } from './render.ts';
 import type { Structure } from './structure.ts';
 import type { StructureStore } from './structure-store.ts';
-import { portOf, vetStructure, whyTaken } from './vet.ts';
+import { endpointsOf, type SetAside, vetStructure, whyTaken } from './vet.ts';
 import type { Workers } from './workers.ts';
 
 /** Decides which structure HAProxy is given: the wanted one as far as it can run, else the last good one. */
@@ -20,8 +21,8 @@ export interface StructureChooser {
   choose(wanted: Structure, signal: AbortSignal): Promise<Structure>;
   /** This one was tried and has not worked. */
   refuse(mark: string, complaint: string, forMs: number): void;
-  /** This one runs. */
-  accept(structure: Structure): Promise<void>;
+  /** This one runs. Says whether another one ran before. */
+  accept(structure: Structure): Promise<boolean>;
   /** Takes up what the last daemon has found good. */
   load(): Promise<void>;
 }
@@ -71,11 +72,12 @@ class VettingChooser implements StructureChooser {
     this.#good = { structure, mark: markOf(structure) };
   }
 
-  async accept(structure: Structure): Promise<void> {
+  async accept(structure: Structure): Promise<boolean> {
     const mark = markOf(structure);
-    if (this.#good?.mark === mark) return;
+    if (this.#good?.mark === mark) return false;
     this.#good = { structure, mark };
     await this.#deps.store.save(structure);
+    return true;
   }
 
   isRetryDue(): boolean {
@@ -108,9 +110,9 @@ class VettingChooser implements StructureChooser {
     if (this.#partial?.of === mark && performance.now() < this.#partial.until) return this.#partial.structure;
     const vetted = await vetStructure(wanted, {
       good: this.#good?.structure,
-      ownPorts: await this.#ownPorts(signal),
+      own: await this.#ownEndpoints(signal),
       check: (text) => this.#check(text, signal),
-      whyTaken,
+      whyTaken: (endpoint) => whyTaken(endpoint, this.#deps.config.mode === 'managed'),
     });
     if (vetted.kind === 'refused') {
       this.refuse(mark, vetted.complaint, RETRY_REFUSED_MS);
@@ -124,8 +126,7 @@ class VettingChooser implements StructureChooser {
     this.#checked = markOf(structure);
     const text = JSON.stringify(setAside);
     if (text !== this.#complained) {
-      for (const { service, reason } of setAside)
-        this.#deps.log.error({ service, reason }, 'set a service aside');
+      for (const one of setAside) this.#deps.log.error(one, messageAside(one));
     }
     this.#complained = text;
     const until = performance.now() + RETRY_SET_ASIDE_MS;
@@ -134,18 +135,14 @@ class VettingChooser implements StructureChooser {
   }
 
   /** Where HAProxy listens by itself; undefined when one runs whose structure is unknown. */
-  async #ownPorts(signal: AbortSignal): Promise<ReadonlySet<string> | undefined> {
+  async #ownEndpoints(signal: AbortSignal): Promise<readonly Endpoint[] | undefined> {
     const isRunning = await this.#deps.workers.identity(signal).then(
       () => true,
       () => false,
     );
     signal.throwIfAborted();
-    if (!isRunning) return this.#deps.config.mode === 'managed' ? new Set() : undefined;
-    return this.#good === undefined
-      ? undefined
-      : new Set(
-          this.#good.structure.proxies.flatMap(({ bind }) => (bind === undefined ? [] : [portOf(bind)])),
-        );
+    if (!isRunning) return this.#deps.config.mode === 'managed' ? [] : undefined;
+    return this.#good === undefined ? undefined : endpointsOf(this.#good.structure);
   }
 
   /** A worker that came too late to be waited for proves that its structure is good after all. */
@@ -174,4 +171,10 @@ class VettingChooser implements StructureChooser {
     this.#refused = { mark, complaint, until: performance.now() + forMs };
     if (this.#checked === mark) this.#checked = undefined;
   }
+}
+
+function messageAside(one: SetAside): string {
+  if ('service' in one) return 'set a service aside';
+  if ('sharedFrontend' in one) return 'set a shared frontend aside';
+  return 'portRange' in one ? 'set a port range aside' : 'set a section aside';
 }

@@ -18,14 +18,15 @@ export interface ConfigFile {
   isIntact(): Promise<boolean>;
 }
 
-export function createConfigFile(file: string): ConfigFile {
+/** @param keepsForeign whether what somebody else had written there first is kept beside it */
+export function createConfigFile(file: string, { keepsForeign = true } = {}): ConfigFile {
   let written: { readonly parts: readonly Buffer[]; readonly stamp: string | undefined } | undefined;
   let writing: Promise<void> = Promise.resolve();
 
   async function write(parts: readonly Buffer[]): Promise<void> {
     const stamp = await stampOf(file);
     if (stamp !== undefined && stamp === written?.stamp && isSame(parts, written.parts)) return;
-    if (written === undefined) await keepForeign(file);
+    if (written === undefined && keepsForeign) await keepForeign(file);
     if (stamp === undefined) await mkdir(path.dirname(file), { recursive: true, mode: 0o750 });
     await writeFileAtomic(file, parts, { mode: 0o640 });
     written = { parts, stamp: await stampOf(file) };

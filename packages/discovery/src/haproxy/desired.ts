@@ -2,35 +2,42 @@ import type { Rejection } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import type { Offers } from '../output.ts';
+import { createLayout } from './layout.ts';
+import type { Routes } from './maps.ts';
 import { createMembershipBuilder, type Membership } from './membership.ts';
-import { withoutIdleOptions } from './server-options.ts';
-import { buildStructure, type Structure } from './structure.ts';
+import { placeMembership, type Spares } from './ports.ts';
+import type { Structure } from './structure.ts';
 
 /** What HAProxy shall be. */
 export interface Desired {
   readonly structure: Structure;
   readonly membership: Membership;
+  readonly routes: Routes;
 }
 
 /**
  * Turns offers into what HAProxy shall be, and says by service which instances it must never see. Pure but for its
  * memory: parts that come from equal input are the same objects again, so that whoever compares them sees at a glance
  * what has changed.
+ * @param spares which spare backend serves which service so far
  */
-export function createDesiredBuilder(config: HaproxyConfig): (offers: Offers) => {
+export function createDesiredBuilder(
+  config: HaproxyConfig,
+  spares?: Spares,
+): (offers: Offers) => {
   readonly desired: Desired;
   readonly rejected: ReadonlyMap<string, readonly Rejection[]>;
+  /** Services that are served nowhere, with the reason and what to do about it. */
+  readonly unplaced: ReadonlyMap<string, string>;
 } {
-  let services: readonly unknown[] = [];
+  const layOut = createLayout(config, spares);
   const buildMembership = createMembershipBuilder();
-  let structure = buildStructure(config, []);
   return (offers) => {
-    const wanted = [...offers.values()].map(({ service }) => service);
-    if (wanted.length !== services.length || wanted.some((service, index) => service !== services[index])) {
-      services = wanted;
-      structure = withoutIdleOptions(buildStructure(config, wanted));
-    }
-    const { membership, rejected } = buildMembership(offers);
-    return { desired: { structure, membership }, rejected };
+    const { structure, assignment, routes, unplaced, extraOptions } = layOut(
+      [...offers.values()].map(({ service }) => service),
+    );
+    const { membership, rejected } = buildMembership(offers, extraOptions);
+    const placed = placeMembership(membership, structure.portRanges, assignment);
+    return { desired: { structure, membership: placed, routes }, rejected, unplaced };
   };
 }

@@ -2,7 +2,7 @@ import { isIP, SocketAddress } from 'node:net';
 
 import { type Instance, type InstanceId, instanceId, type Rejection } from '@tandem/core';
 
-import { INSTANCE_OPTIONS, type InstanceOption } from '../config/discover.ts';
+import type { InstanceOption } from '../config/discover.ts';
 import type { HoldKind, Offer, Offers } from '../output.ts';
 import { parseServerOptions } from './server-options.ts';
 import type { Structure } from './structure.ts';
@@ -57,19 +57,23 @@ interface BuiltServers {
  * Turns offers into the servers of every known service. Pure but for its memory: equal records give the same servers,
  * and services in which nothing has changed the same arrays.
  */
-export function createMembershipBuilder(): (offers: Offers) => BuiltMembership {
+export function createMembershipBuilder(): (
+  offers: Offers,
+  extraOptions?: ReadonlyMap<string, string>,
+) => BuiltMembership {
   const builders = new Map<
     string,
-    { accepted: readonly InstanceOption[]; build: (offer: KnownOffer) => BuiltServers }
+    { accepted: readonly InstanceOption[]; extra: string; build: (offer: KnownOffer) => BuiltServers }
   >();
-  return (offers) => {
+  return (offers, extraOptions) => {
     const membership = new Map<string, readonly Server[]>();
     const rejected = new Map<string, readonly Rejection[]>();
     for (const [name, offer] of offers) {
       const accepted = offer.service.config.instanceOptions;
       let builder = builders.get(name);
-      if (builder === undefined || !isSame(builder.accepted, accepted)) {
-        builder = { accepted, build: createServersBuilder(accepted) };
+      const extra = extraOptions?.get(name) ?? '';
+      if (builder === undefined || builder.extra !== extra || !isSame(builder.accepted, accepted)) {
+        builder = { accepted, extra, build: createServersBuilder(accepted, extra) };
         builders.set(name, builder);
       }
       const { instances, holds } = offer;
@@ -90,7 +94,10 @@ export function buildMembership(offers: Offers): BuiltMembership {
 
 type KnownOffer = Pick<Offer, 'holds'> & { readonly instances: readonly Instance[] };
 
-function createServersBuilder(accepted: readonly InstanceOption[]): (offer: KnownOffer) => BuiltServers {
+function createServersBuilder(
+  accepted: readonly InstanceOption[],
+  extra: string,
+): (offer: KnownOffer) => BuiltServers {
   const translated = new WeakMap<Instance, Translated>();
   /** Servers that differ from what their records say, as they were last time. */
   let variants = new Map<Server, Server>();
@@ -98,7 +105,7 @@ function createServersBuilder(accepted: readonly InstanceOption[]): (offer: Know
 
   function translate(instance: Instance): Translated {
     let known = translated.get(instance);
-    if (known === undefined) translated.set(instance, (known = toServer(instance, accepted)));
+    if (known === undefined) translated.set(instance, (known = toServer(instance, accepted, extra)));
     return known;
   }
 
@@ -148,7 +155,9 @@ function isSameMap(a: ReadonlyMap<InstanceId, HoldKind>, b: ReadonlyMap<Instance
 }
 
 const MAX_WEIGHT = 256;
-const SERVER_NAME = /^[A-Za-z0-9_.:-]{1,128}$/;
+const MAX_NAME = 128;
+/** As long as a name may be, and the mark of its options. */
+const SERVER_NAME = /^[A-Za-z0-9_.:-]{1,137}$/;
 
 interface Translated {
   readonly server: Server | undefined;
@@ -162,11 +171,11 @@ interface Translated {
  * or expanded by HAProxy, a name with other characters could become another line of its file or another command
  * (HAProxy reference 6.1 and 6.2). Such an instance is set aside.
  */
-function toServer(instance: Instance, accepted: readonly InstanceOption[]): Translated {
+function toServer(instance: Instance, accepted: readonly InstanceOption[], extra: string): Translated {
   const place = instance.name.slice(0, 128);
   const endpoint = toEndpoint(instance);
   if ('reason' in endpoint) return { server: undefined, rejection: { place, reason: endpoint.reason } };
-  const own = ownOptions(instance, endpoint.name, accepted);
+  const own = ownOptions(instance, accepted, extra);
   const name = own.text === '' ? endpoint.name : markedName(endpoint.name, own.text);
   const weight = Math.max(0, Math.min(own.weight ?? instance.weight ?? 1, MAX_WEIGHT));
   const { address, port } = endpoint;
@@ -179,16 +188,11 @@ function toServer(instance: Instance, accepted: readonly InstanceOption[]): Tran
   };
 }
 
-function ownOptions(
-  { haproxyServerOptions }: Instance,
-  name: ServerName,
-  accepted: readonly InstanceOption[],
-) {
+function ownOptions({ haproxyServerOptions }: Instance, accepted: readonly InstanceOption[], extra: string) {
   if (haproxyServerOptions === undefined || haproxyServerOptions === '')
-    return { weight: undefined, text: '', complaints: [] };
+    return { weight: undefined, text: extra, complaints: [] };
   const own = parseServerOptions(haproxyServerOptions, accepted);
-  if (own.text === '' || SERVER_NAME.test(markedName(name, own.text))) return own;
-  return { ...own, text: '', complaints: [...own.complaints, 'the name is too long for options beside it'] };
+  return { ...own, text: [extra, own.text].filter((text) => text !== '').join(' ') };
 }
 
 function markedName(name: ServerName, options: string): ServerName {
@@ -210,7 +214,7 @@ function toEndpoint({
   if (address === '0.0.0.0' || address === '::')
     return { reason: 'the host is the unspecified address: HAProxy would go wherever its client wanted to' };
   const text = name === '' ? `${address}:${port}` : `${name}_${address}:${port}`;
-  if (!SERVER_NAME.test(text))
+  if (text.length > MAX_NAME || !SERVER_NAME.test(text))
     return { reason: 'the name holds characters other than letters, digits and _.:-, or is too long' };
   return { name: text as ServerName, address, port };
 }
@@ -286,6 +290,8 @@ export function adoptServers(
 }
 
 const MARK = /:([0-9a-f]{8})$/;
+/** What options may be made of, whoever has chosen them (config/lines.ts). */
+const OPTION_WORDS = /^[A-Za-z0-9 _.:/,%+=@-]+$/;
 
 /** The own options of the servers in a file that Tandem wrote: their names say how they must read. */
 export function optionsInFile(text: string): ReadonlyMap<string, string> {
@@ -297,8 +303,7 @@ export function optionsInFile(text: string): ReadonlyMap<string, string> {
     const end = words.at(-1) === 'disabled' ? -1 : words.length;
     for (let start = 1; start < words.length; start += 1) {
       const options = words.slice(start, end).join(' ');
-      if (markOf(options) === mark && parseServerOptions(options, INSTANCE_OPTIONS).text === options)
-        found.set(name, options);
+      if (markOf(options) === mark && OPTION_WORDS.test(options)) found.set(name, options);
     }
   }
   return found;

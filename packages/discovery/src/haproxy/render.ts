@@ -9,7 +9,7 @@ import {
   serverArguments,
   type ServerName,
 } from './membership.ts';
-import { type Structure, structureMark } from './structure.ts';
+import { type Structure, structureMark, viewStructure } from './structure.ts';
 
 /** A haproxy.cfg and the mark of the structure in it. */
 export interface Rendered {
@@ -164,16 +164,13 @@ function view(
   serversOf: (backend: string, serverOptions: string) => readonly ServerView[],
   description: string,
 ): object {
+  const { proxies, ...rest } = viewStructure(structure);
   return {
+    ...rest,
     description,
-    runtimeSocket: structure.runtimeSocket,
-    global: structure.global,
-    defaults: structure.defaults,
-    sections: Object.entries(structure.extraSections).map(([title, lines]) => ({ title, lines })),
-    proxies: structure.proxies.map((proxy) => ({
+    proxies: proxies.map((proxy, index) => ({
       ...proxy,
-      isHttp: proxy.mode === 'http',
-      servers: serversOf(proxy.name, proxy.serverOptions),
+      servers: serversOf(proxy.name, structure.proxies[index]?.serverOptions ?? ''),
     })),
   };
 }

@@ -137,8 +137,8 @@ export async function executeCommands(
   signal?: AbortSignal,
 ): Promise<ExecutedCommands> {
   const requests = commands.map(({ request }) => request);
-  const [info = '', ...replies] = await converse(socket, ['show info', ...requests], signal);
-  if (parseInfo(info).incarnation !== expected.incarnation) return { kind: 'other-worker' };
+  const replies = await askWorker(socket, requests, expected, signal);
+  if (replies === undefined) return { kind: 'other-worker' };
   const refused: string[] = [];
   const putOff: number[] = [];
   for (const [index, command] of commands.entries()) {
@@ -148,6 +148,17 @@ export async function executeCommands(
     else refused.push(reply);
   }
   return refused.length === 0 ? { kind: 'done', putOff } : { kind: 'refused', replies: refused.slice(0, 5) };
+}
+
+/** One short conversation with the worker that is meant; undefined when it was another one. */
+export async function askWorker(
+  socket: string,
+  requests: readonly Request[],
+  expected: RunningIdentity,
+  signal?: AbortSignal,
+): Promise<string[] | undefined> {
+  const [info = '', ...replies] = await converse(socket, ['show info', ...requests], signal);
+  return parseInfo(info).incarnation === expected.incarnation ? replies : undefined;
 }
 
 /** Names and addresses in steps are validated words (membership.ts), so no step can become two commands. */

@@ -122,8 +122,13 @@ export function withoutIdleOptions(structure: Structure): Structure {
 }
 
 function withoutCookie(proxy: Proxy): Proxy {
-  const serverOptions = proxy.serverOptions.replace(/(?:^| )cookie \S+(?= |$)/g, '').trim();
+  const serverOptions = withoutCookieWords(proxy.serverOptions);
   return serverOptions === proxy.serverOptions ? proxy : { ...proxy, serverOptions };
+}
+
+/** What a backend without a cookie line makes of these options. */
+export function withoutCookieWords(options: string): string {
+  return options.replace(/(?:^| )cookie \S+(?= |$)/g, '').trim();
 }
 
 /** The line of a backend that keeps servers from being added at run time (HAProxy reference 1.2), if there is one. */

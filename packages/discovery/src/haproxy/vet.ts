@@ -1,45 +1,60 @@
+import { access, constants, stat } from 'node:fs/promises';
 import net from 'node:net';
+import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 
 import { sleep, systemErrorCode } from '@tandem/core';
 
+import {
+  type Endpoint,
+  endpointsOfLines,
+  formatBind,
+  overlaps,
+  parseEndpoint,
+  singleEndpoints,
+} from './endpoints.ts';
+import { isSpare } from './ports.ts';
 import { renderSample } from './render.ts';
-import type { Structure } from './structure.ts';
+import type { Proxy, SharedFrontend, Structure } from './structure.ts';
 
-/** A service that cannot be part of a structure. It costs only itself. */
-export interface SetAside {
-  readonly service: string;
-  readonly reason: string;
-}
+/** A part of a structure that HAProxy cannot run. It costs only itself. */
+export type SetAside = Part & { readonly reason: string };
+
+type Part =
+  | { readonly service: string }
+  | { readonly sharedFrontend: string }
+  | { readonly portRange: string }
+  /** By its title line. */
+  | { readonly section: string };
 
 export type Vetted =
   | { readonly kind: 'accepted'; readonly structure: Structure; readonly setAside: readonly SetAside[] }
   | { readonly kind: 'refused'; readonly complaint: string };
 
 export interface VetDeps {
-  /** The structure that HAProxy has run last: what a service falls back on. */
+  /** The structure that HAProxy has run last: what a part falls back on. */
   readonly good: Structure | undefined;
-  /** Ports that the running HAProxy listens on itself; undefined when nobody knows them. */
-  readonly ownPorts: ReadonlySet<string> | undefined;
+  /** Where the running HAProxy listens by itself; undefined when nobody knows. */
+  readonly own: readonly Endpoint[] | undefined;
   /** What HAProxy says against a text; undefined when it would take it. */
   readonly check: (text: string) => Promise<string | undefined>;
-  /** Why an address cannot be listened on; undefined when it can. */
-  readonly whyTaken: (bind: string) => Promise<string | undefined>;
+  /** Why HAProxy could not listen there; undefined when it can. */
+  readonly whyTaken: (endpoint: Endpoint) => Promise<string | undefined>;
 }
 
 /**
  * The part of a structure that HAProxy can run. `haproxy -c` binds nothing, and a reload that cannot bind refuses
  * every new connection for two seconds (HAProxy reference 3.3), so new addresses are tried first. When HAProxy refuses
- * the whole, the services that changed are asked one by one: one bad input hurts only itself.
+ * the whole, the services and shared frontends that changed are asked one by one: one bad input hurts only itself.
  */
 export async function vetStructure(wanted: Structure, deps: VetDeps): Promise<Vetted> {
   const taken = await findTaken(wanted, deps);
   const bindable = without(wanted, taken, deps.good);
   const complaint = await deps.check(renderSample(bindable));
   if (complaint === undefined) return { kind: 'accepted', structure: bindable, setAside: taken };
-  if ((await deps.check(renderSample({ ...bindable, proxies: [] }))) !== undefined)
-    return { kind: 'refused', complaint };
-  const refused = await findRefused(bindable, deps);
+  const common = { ...bindable, sharedFrontends: [], proxies: bindable.proxies.filter(isWaiting) };
+  if ((await deps.check(renderSample(common))) !== undefined) return { kind: 'refused', complaint };
+  const refused = await findRefused(bindable, common, deps);
   const rest = without(bindable, refused, deps.good);
   const isEnough = refused.length > 0 && (await deps.check(renderSample(rest))) === undefined;
   return isEnough
@@ -47,70 +62,220 @@ export async function vetStructure(wanted: Structure, deps: VetDeps): Promise<Ve
     : { kind: 'refused', complaint };
 }
 
-async function findTaken(wanted: Structure, { ownPorts, whyTaken }: VetDeps): Promise<SetAside[]> {
-  if (ownPorts === undefined) return [];
-  const answers = await Promise.all(
-    wanted.proxies.map(async ({ name, bind }) => {
-      const isNew = bind !== undefined && !ownPorts.has(portOf(bind));
-      return { service: name, reason: isNew ? await whyTaken(bind) : undefined };
-    }),
-  );
-  return answers.flatMap(({ service, reason }) => (reason === undefined ? [] : [{ service, reason }]));
+function isWaiting({ name }: Proxy): boolean {
+  return isSpare(name);
 }
 
-async function findRefused(structure: Structure, { good, check }: VetDeps): Promise<SetAside[]> {
+/** Where HAProxy listens when it runs a structure. */
+export function endpointsOf(structure: Structure): Endpoint[] {
+  return partsOf(structure).flatMap(({ endpoints }) => endpoints);
+}
+
+function partsOf({
+  proxies,
+  sharedFrontends,
+  portRanges,
+  extraSections,
+}: Structure): { readonly part: Part; readonly endpoints: readonly Endpoint[] }[] {
+  const parse = (bind: string) => parseEndpoint(bind) ?? [];
+  return [
+    ...Object.entries(extraSections).map(([section, lines]) => ({
+      part: { section },
+      endpoints: endpointsOfLines(lines),
+    })),
+    ...portRanges.map(({ mode, bind }) => ({ part: { portRange: mode }, endpoints: [bind].flatMap(parse) })),
+    ...sharedFrontends.map(({ name, binds, lines }) => ({
+      part: { sharedFrontend: name },
+      endpoints: [...binds.flatMap(parse), ...endpointsOfLines(lines)],
+    })),
+    ...proxies.map(({ name, bind, frontendLines }) => ({
+      part: { service: name },
+      endpoints: [
+        ...(bind === undefined ? [] : [bind].flatMap(parse)),
+        ...(bind === undefined ? [] : endpointsOfLines(frontendLines)),
+      ],
+    })),
+  ];
+}
+
+/** One after the other: two parts that want the same address would find it taken by the attempt for each other. */
+async function findTaken(wanted: Structure, deps: VetDeps): Promise<SetAside[]> {
+  const taken: SetAside[] = [];
+  for (const { part, endpoints } of partsOf(wanted)) {
+    const reason = await whyPartTaken(endpoints, deps);
+    if (reason !== undefined) taken.push({ ...part, reason });
+  }
+  return taken;
+}
+
+/** How many ports of a range are tried at a time. */
+const TRIED_AT_ONCE = 32;
+
+async function whyPartTaken(
+  endpoints: readonly Endpoint[],
+  { own, whyTaken: why }: VetDeps,
+): Promise<string | undefined> {
+  if (own === undefined) return undefined;
+  const isNew = (endpoint: Endpoint) => !own.some((other) => overlaps(other, endpoint));
+  const untried = endpoints.flatMap(singleEndpoints).filter(isNew);
+  for (let start = 0; start < untried.length; start += TRIED_AT_ONCE) {
+    const reasons = await Promise.all(untried.slice(start, start + TRIED_AT_ONCE).map(why));
+    const reason = reasons.find((one) => one !== undefined);
+    if (reason !== undefined) return reason;
+  }
+  return undefined;
+}
+
+async function findRefused(
+  structure: Structure,
+  common: Structure,
+  { good, check }: VetDeps,
+): Promise<SetAside[]> {
   const refused: SetAside[] = [];
+  for (const shared of structure.sharedFrontends) {
+    if (isAmong(good?.sharedFrontends, shared)) continue;
+    const reason = await check(renderSample({ ...common, sharedFrontends: [shared] }));
+    if (reason !== undefined) refused.push({ sharedFrontend: shared.name, reason });
+  }
   for (const proxy of structure.proxies) {
-    if (good?.proxies.some((known) => isDeepStrictEqual(known, proxy)) === true) continue;
-    const complaint = await check(renderSample({ ...structure, proxies: [proxy] }));
-    if (complaint !== undefined) refused.push({ service: proxy.name, reason: complaint });
+    if (isWaiting(proxy) || isAmong(good?.proxies, proxy)) continue;
+    const reason = await check(renderSample({ ...common, proxies: [...common.proxies, proxy] }));
+    if (reason !== undefined) refused.push({ service: proxy.name, reason });
   }
   return refused;
 }
 
-/** Services that are set aside keep their last good version, if its address is still theirs. */
+function isAmong<T extends Proxy | SharedFrontend>(known: readonly T[] | undefined, one: T): boolean {
+  return known?.some((other) => isDeepStrictEqual(other, one)) === true;
+}
+
+/** Parts that are set aside keep their last good version, if its address is still theirs. */
 function without(
   structure: Structure,
   setAside: readonly SetAside[],
   good: Structure | undefined,
 ): Structure {
   if (setAside.length === 0) return structure;
-  const names = new Set(setAside.map(({ service }) => service));
-  const kept = structure.proxies.filter(({ name }) => !names.has(name));
-  const binds = new Set(kept.map(({ bind }) => bind));
-  const former = (good?.proxies ?? []).filter(({ name, bind }) => names.has(name) && !binds.has(bind));
-  return { ...structure, proxies: [...kept, ...former].toSorted((a, b) => (a.name < b.name ? -1 : 1)) };
+  const kept = remove(structure, setAside);
+  if (good === undefined) return kept;
+  const used = endpointsOf(kept);
+  const isSetAside = (part: Part) => setAside.some((one) => isSamePart(one, part));
+  const lost = partsOf(good).filter(
+    ({ part, endpoints }) =>
+      isSetAside(part) && !endpoints.some((one) => used.some((other) => overlaps(one, other))),
+  );
+  const former = keepOnly(
+    good,
+    lost.map(({ part }) => part),
+  );
+  return {
+    ...kept,
+    extraSections: { ...kept.extraSections, ...former.extraSections },
+    portRanges: [...kept.portRanges, ...former.portRanges],
+    sharedFrontends: [...kept.sharedFrontends, ...former.sharedFrontends].toSorted(byName),
+    proxies: [...kept.proxies, ...former.proxies].toSorted(byName),
+  };
 }
 
-/** The port alone: an address that widens from 127.0.0.1 to `*` meets only itself. */
-export function portOf(bind: string): string {
-  return bind.slice(bind.lastIndexOf(':') + 1);
+function remove(structure: Structure, parts: readonly Part[]): Structure {
+  return filterParts(structure, (part) => !parts.some((one) => isSamePart(one, part)));
+}
+
+function keepOnly(structure: Structure, parts: readonly Part[]): Structure {
+  return filterParts(structure, (part) => parts.some((one) => isSamePart(one, part)));
+}
+
+/** The backends that wait go with the range whose services they would serve. */
+function filterParts(structure: Structure, isKept: (part: Part) => boolean): Structure {
+  const modeOf = ({ name }: Proxy) => /^tandem-spare-(http|tcp)-/.exec(name)?.[1] ?? '';
+  return {
+    ...structure,
+    extraSections: Object.fromEntries(
+      Object.entries(structure.extraSections).filter(([section]) => isKept({ section })),
+    ),
+    portRanges: structure.portRanges.filter(({ mode }) => isKept({ portRange: mode })),
+    sharedFrontends: structure.sharedFrontends.filter(({ name }) => isKept({ sharedFrontend: name })),
+    proxies: structure.proxies.filter((proxy) =>
+      isKept(isWaiting(proxy) ? { portRange: modeOf(proxy) } : { service: proxy.name }),
+    ),
+  };
+}
+
+function isSamePart(a: Part, b: Part): boolean {
+  if ('service' in a) return 'service' in b && a.service === b.service;
+  if ('sharedFrontend' in a) return 'sharedFrontend' in b && a.sharedFrontend === b.sharedFrontend;
+  if ('portRange' in a) return 'portRange' in b && a.portRange === b.portRange;
+  return 'section' in b && a.section === b.section;
+}
+
+function byName(a: { readonly name: string }, b: { readonly name: string }): number {
+  return a.name < b.name ? -1 : 1;
 }
 
 const ATTEMPTS = 4;
 const PAUSE_MS = 100;
 
-/** Tries an address by listening on it for a moment. A HAProxy that is just ending gets some time to leave it. */
-export async function whyTaken(bind: string): Promise<string | undefined> {
+/**
+ * Tries an address by listening on it for a moment, or by calling whoever may listen on the path of a socket. A
+ * HAProxy that is just ending gets some time to leave it.
+ * @param isManaged whether HAProxy runs with the rights of this process
+ */
+export async function whyTaken(endpoint: Endpoint, isManaged = true): Promise<string | undefined> {
+  const bind = formatBind(endpoint);
   for (let attempt = 1; ; attempt += 1) {
-    const code = await tryListen(bind);
+    const code =
+      endpoint.kind === 'unix'
+        ? await tryPath(endpoint.path)
+        : await tryListen(endpoint.host, endpoint.first);
     if (code === undefined) return undefined;
+    if (code === 'EACCES' || code === 'EPERM') {
+      // Somebody else's HAProxy may do what this process may not.
+      if (!isManaged) return undefined;
+      return `this process may not listen on ${bind} (${code}): give it the right to, or choose another address`;
+    }
+    if (code === 'ENOENT')
+      return `the directory of the socket ${bind} does not exist: create it, or choose another path`;
+    if (code === 'EEXIST') return `${bind} is no socket: remove it, or choose another path`;
     if (code !== 'EADDRINUSE') return `this process cannot listen on ${bind} (${code})`;
     if (attempt === ATTEMPTS) return `the address ${bind} is taken by another process`;
     await sleep(PAUSE_MS);
   }
 }
 
-function tryListen(bind: string): Promise<string | undefined> {
-  const host = bind.slice(0, bind.lastIndexOf(':')).replace(/^\[|\]$/g, '');
+function tryListen(host: string, port: number): Promise<string | undefined> {
   return new Promise((resolve) => {
     const server = net.createServer((socket) => socket.destroy());
     server.once('error', (error) => resolve(systemErrorCode(error) ?? 'unknown reason'));
-    server.listen(
-      { port: Number(portOf(bind)), host: host === '*' ? '0.0.0.0' : host, exclusive: true },
-      () => {
-        server.close(() => resolve(undefined));
-      },
-    );
+    server.listen({ port, host, exclusive: true }, () => {
+      server.close(() => resolve(undefined));
+    });
   });
 }
+
+/** HAProxy replaces the file of a socket that nobody listens on any more. */
+async function tryPath(file: string): Promise<string | undefined> {
+  try {
+    await access(path.dirname(file), constants.W_OK | constants.X_OK);
+  } catch (error) {
+    return systemErrorCode(error) ?? 'unknown reason';
+  }
+  try {
+    if (!(await stat(file)).isSocket()) return 'EEXIST';
+  } catch (error) {
+    return systemErrorCode(error) === 'ENOENT' ? undefined : (systemErrorCode(error) ?? 'unknown reason');
+  }
+  return new Promise((resolve) => {
+    const caller = net.connect(file);
+    caller.setTimeout(CALL_MS, () => caller.destroy(new Error('somebody listens, and is slow')));
+    caller.once('connect', () => {
+      caller.destroy();
+      resolve('EADDRINUSE');
+    });
+    caller.once('error', (error) => {
+      const code = systemErrorCode(error);
+      resolve(code === 'ECONNREFUSED' || code === 'ENOENT' ? undefined : (code ?? 'EADDRINUSE'));
+    });
+  });
+}
+
+const CALL_MS = 1_000;

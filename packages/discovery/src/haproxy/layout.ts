@@ -1,0 +1,65 @@
+import type { DiscoveredService } from '../config/discover.ts';
+import type { HaproxyConfig } from '../config/haproxy.ts';
+import { buildRoutes, type Routes } from './maps.ts';
+import { type Assignment, assignSpares, noSpares, placementOf, placeService, type Spares } from './ports.ts';
+import { withoutCookieWords, withoutIdleOptions } from './server-options.ts';
+import { buildStructure, type Structure } from './structure.ts';
+
+/** Everything that follows from which services there are, whatever their instances. */
+export interface Layout {
+  readonly structure: Structure;
+  readonly assignment: Assignment;
+  readonly routes: Routes;
+  /** Options that the servers of a service need beside those of their backend. */
+  readonly extraOptions: ReadonlyMap<string, string>;
+  /** Services that are served nowhere, with the reason and what to do about it. */
+  readonly unplaced: ReadonlyMap<string, string>;
+}
+
+/**
+ * Lays services out. Pure but for its memory of which spare serves which service; the same services give the same
+ * object again.
+ * @param previous what an earlier daemon has left (`readSpares`)
+ */
+export function createLayout(
+  config: HaproxyConfig,
+  previous: Spares = noSpares,
+): (services: readonly DiscoveredService[]) => Layout {
+  let spares = previous;
+  let known: readonly DiscoveredService[] = [];
+  let layout: Layout | undefined;
+  return (services) => {
+    const isKnown =
+      services.length === known.length && services.every((service, index) => service === known[index]);
+    if (layout !== undefined && isKnown) return layout;
+    known = services;
+    const assignment = assignSpares(config, services, spares);
+    spares = assignment.spares;
+    layout = {
+      structure: withoutIdleOptions(buildStructure(config, services)),
+      assignment,
+      routes: buildRoutes(config, services, assignment),
+      unplaced: findUnplaced(config, services, assignment),
+      extraOptions: new Map(
+        services.map((service) => {
+          const placement = placementOf(service, placeService(config, service), assignment);
+          return [service.service, withoutCookieWords(placement?.extraOptions ?? '')];
+        }),
+      ),
+    };
+    return layout;
+  };
+}
+
+function findUnplaced(
+  config: HaproxyConfig,
+  services: readonly DiscoveredService[],
+  { homeless }: Assignment,
+): ReadonlyMap<string, string> {
+  const unplaced = new Map(homeless);
+  for (const service of services) {
+    const place = placeService(config, service);
+    if (place.kind === 'impossible') unplaced.set(service.service, `${place.reason}. ${place.remedy}`);
+  }
+  return unplaced;
+}

@@ -1,0 +1,251 @@
+import type { DiscoveredService } from '../config/discover.ts';
+import type { HaproxyConfig, PortRangeConfig } from '../config/haproxy.ts';
+import { overlaps, parseEndpoint } from './endpoints.ts';
+import type { Membership, Server } from './membership.ts';
+
+type Mode = 'http' | 'tcp';
+const MODES: readonly Mode[] = ['http', 'tcp'];
+
+/** A frontend that listens on the ports of services which are not there yet, and the backends that wait for them. */
+export interface PortRange {
+  readonly mode: Mode;
+  /** `ADDRESS:FIRST-LAST` */
+  readonly bind: string;
+  readonly spares: number;
+  readonly balance: string;
+}
+
+export function portRangesOf(config: PortRangeConfig | undefined): PortRange[] {
+  if (config === undefined) return [];
+  const host = config.address === '::1' ? '[::1]' : config.address;
+  return MODES.flatMap((mode) => {
+    const span = config[mode];
+    if (span === undefined) return [];
+    const { spares, balance } = config;
+    return [{ mode, bind: `${host}:${span.first}-${span.last}`, spares, balance }];
+  });
+}
+
+export function rangeFrontend(mode: Mode): string {
+  return `tandem-ports-${mode}`;
+}
+
+/** The name of a backend that waits for a service; counted from 1. */
+export function spareName(mode: Mode, number: number): string {
+  return `tandem-spare-${mode}-${number}`;
+}
+
+const SPARE = /^tandem-spare-(http|tcp)-([1-9]\d{0,3})$/;
+
+export function isSpare(backend: string): boolean {
+  return SPARE.test(backend);
+}
+
+/** What a service of a port range cannot have of its own. */
+type OwnKey = 'frontend' | 'backend' | 'bind_options' | 'balance' | 'gate';
+
+/** Where a service is served: by a frontend or backend of its own, by a spare, or nowhere, because it cannot be. */
+export type Place =
+  | { readonly kind: 'own' }
+  | { readonly kind: 'spare'; readonly mode: Mode; readonly port: number }
+  | {
+      readonly kind: 'impossible';
+      readonly key: 'listen' | 'mode' | OwnKey;
+      readonly reason: string;
+      readonly remedy: string;
+    };
+
+/** Depends on nothing but the configuration: not on which spares are free. */
+export function placeService(
+  config: Pick<HaproxyConfig, 'portRange'>,
+  { config: discover }: Pick<DiscoveredService, 'config'>,
+): Place {
+  const listen = discover.listen === undefined ? undefined : parseEndpoint(discover.listen);
+  if (listen?.kind !== 'tcp') return { kind: 'own' };
+  for (const range of portRangesOf(config.portRange)) {
+    const whole = parseEndpoint(range.bind);
+    if (whole?.kind !== 'tcp' || !overlaps(whole, listen)) continue;
+    const elsewhere = `or listen outside ${range.bind} (haproxy.port_range)`;
+    if (whole.host !== listen.host)
+      return {
+        kind: 'impossible',
+        key: 'listen',
+        reason: `${discover.listen} lies within haproxy.port_range, which listens on ${range.bind}`,
+        remedy: `Listen on ${range.bind.slice(0, range.bind.lastIndexOf(':'))}:${listen.first}, ${elsewhere}`,
+      };
+    if (discover.mode !== range.mode)
+      return {
+        kind: 'impossible',
+        key: 'mode',
+        reason: `port ${listen.first} is one of the ${range.mode} ports of haproxy.port_range, and the service has mode ${discover.mode}`,
+        remedy: `Set mode: ${range.mode}, ${elsewhere}`,
+      };
+    const own = ownStructure(discover, range);
+    if (own !== undefined)
+      return {
+        kind: 'impossible',
+        key: own,
+        reason: `port ${listen.first} is one of haproxy.port_range, whose services share what they are made of, and cannot have ${own} of their own`,
+        remedy: `Remove ${own}, ${elsewhere}`,
+      };
+    return { kind: 'spare', mode: range.mode, port: listen.first };
+  }
+  return { kind: 'own' };
+}
+
+/** What a service asks for that only a frontend or backend of its own can have. */
+function ownStructure(discover: DiscoveredService['config'], range: PortRange): OwnKey | undefined {
+  if (discover.frontend.length > 0) return 'frontend';
+  if (discover.backend.length > 0) return 'backend';
+  if (discover.bindOptions !== '') return 'bind_options';
+  if (discover.firstCheckMs !== undefined) return 'gate';
+  return discover.balance !== undefined && discover.balance !== range.balance ? 'balance' : undefined;
+}
+
+/** Which service has which spare. */
+export interface Spares {
+  /** Service to backend. */
+  readonly assigned: ReadonlyMap<string, string>;
+  /** Backends that had a service, the longest free first. */
+  readonly freed: readonly string[];
+}
+
+export const noSpares: Spares = { assigned: new Map(), freed: [] };
+
+export interface Assignment {
+  readonly spares: Spares;
+  /** Services that had another backend before, or none: what runs in theirs is not known to be their own. */
+  readonly newcomers: ReadonlySet<string>;
+  /** Services that found no spare, with the reason. */
+  readonly homeless: ReadonlyMap<string, string>;
+}
+
+/**
+ * Gives every service of a port range a backend that waits. Whoever has one keeps it; newcomers get one that was never
+ * used, or else the one that has been free for the longest, because requests to the last service may still be under
+ * way in it. Pure: equal input gives equal output, whatever the order of services.
+ */
+export function assignSpares(
+  config: Pick<HaproxyConfig, 'portRange'>,
+  services: readonly DiscoveredService[],
+  previous: Spares,
+): Assignment {
+  const assigned = new Map<string, string>();
+  const newcomers = new Set<string>();
+  const homeless = new Map<string, string>();
+  const freed: string[] = [];
+  for (const { mode, spares: count } of portRangesOf(config.portRange)) {
+    const all = Array.from({ length: count }, (_, index) => spareName(mode, index + 1));
+    const places = new Map(
+      services.map((service) => [service.service, placeService(config, service)] as const),
+    );
+    const wanted = [...places.keys()].filter((name) => isIn(places.get(name), mode)).toSorted();
+    const taken = new Set<string>();
+    for (const name of wanted) {
+      const before = previous.assigned.get(name);
+      if (before === undefined || !all.includes(before) || taken.has(before)) continue;
+      assigned.set(name, before);
+      taken.add(before);
+    }
+    const formerlyUsed = new Set([...previous.freed, ...[...previous.assigned.values()].toSorted()]);
+    const isFree = (spare: string) => all.includes(spare) && !taken.has(spare);
+    const free = [
+      ...all.filter((spare) => isFree(spare) && !formerlyUsed.has(spare)),
+      ...[...formerlyUsed].filter(isFree),
+    ];
+    for (const name of wanted) {
+      if (assigned.has(name)) continue;
+      const spare = free.shift();
+      if (spare === undefined) {
+        homeless.set(
+          name,
+          `all ${count} spare backends for ${mode} are in use: raise haproxy.port_range.spares`,
+        );
+        continue;
+      }
+      assigned.set(name, spare);
+      newcomers.add(name);
+    }
+    freed.push(...free.filter((spare) => formerlyUsed.has(spare)));
+  }
+  return { spares: { assigned, freed }, newcomers, homeless };
+}
+
+function isIn(place: Place | undefined, mode: Mode): boolean {
+  return place?.kind === 'spare' && place.mode === mode;
+}
+
+/** Where the servers of a service go, and the options that they need there beside those of the backend. */
+export interface Placement {
+  readonly backend: string;
+  /** In a spare, the `server_options` of the service: the backend does not know whom it will serve. */
+  readonly extraOptions: string;
+}
+
+/** Undefined for a service that no backend serves. */
+export function placementOf(
+  { service, config: { serverOptions } }: DiscoveredService,
+  place: Place,
+  { spares }: Assignment,
+): Placement | undefined {
+  if (place.kind === 'own') return { backend: service, extraOptions: '' };
+  const backend = spares.assigned.get(service);
+  return place.kind === 'impossible' || backend === undefined
+    ? undefined
+    : { backend, extraOptions: serverOptions };
+}
+
+/**
+ * The membership by backend, from the membership by service. A spare that nobody has is empty, and so is one whose
+ * service is new there and not known yet: whatever HAProxy still has in it belongs to somebody else.
+ */
+export function placeMembership(
+  membership: Membership,
+  ranges: readonly PortRange[],
+  { spares, newcomers, homeless }: Assignment,
+): Membership {
+  if (ranges.length === 0) return membership;
+  const placed = new Map(membership);
+  for (const { mode, spares: count } of ranges) {
+    for (let number = 1; number <= count; number += 1) placed.set(spareName(mode, number), NOBODY);
+  }
+  for (const service of homeless.keys()) placed.delete(service);
+  for (const [service, spare] of spares.assigned) {
+    const servers = membership.get(service);
+    placed.delete(service);
+    if (servers !== undefined) placed.set(spare, servers);
+    else if (!newcomers.has(service)) placed.delete(spare);
+  }
+  return placed;
+}
+
+/** The same one every time: nothing has changed. */
+const NOBODY: readonly Server[] = [];
+
+const NOTE =
+  /^(tandem-spare-(?:http|tcp)-[1-9]\d{0,3}) (?:serves ([A-Za-z0-9][A-Za-z0-9_.-]{0,127})|is free)$/;
+
+/** What the map file of a range says of its spares, so that the next daemon goes on with the same ones. */
+export function notesOf(mode: Mode, { assigned, freed }: Spares): string[] {
+  const isOfMode = (spare: string) => SPARE.exec(spare)?.[1] === mode;
+  return [
+    ...[...assigned]
+      .filter(([, spare]) => isOfMode(spare))
+      .map(([service, spare]) => `${spare} serves ${service}`)
+      .toSorted(),
+    ...freed.filter(isOfMode).map((spare) => `${spare} is free`),
+  ];
+}
+
+/** The reverse of `notesOf`, from the notes of every range; what is not such a note is passed over. */
+export function readNotes(notes: readonly string[]): Spares {
+  const assigned = new Map<string, string>();
+  const freed: string[] = [];
+  for (const note of notes) {
+    const [, spare, service] = NOTE.exec(note) ?? [];
+    if (spare === undefined) continue;
+    if (service === undefined) freed.push(spare);
+    else assigned.set(service, spare);
+  }
+  return { assigned, freed };
+}

@@ -1,0 +1,121 @@
+import { isDeepStrictEqual } from 'node:util';
+
+import { nearest } from '@tandem/core';
+
+import type { DiscoveredService } from '../config/discover.ts';
+import type { HaproxyConfig } from '../config/haproxy.ts';
+import { parseEndpoint } from './endpoints.ts';
+import { placeService } from './ports.ts';
+import { buildStructure, mapFilesOf } from './structure.ts';
+
+/** Why a service cannot be routed to as its file asks for, told to the person who must mend it. */
+export interface RoutingProblem {
+  /** A key of the service file. */
+  readonly path: readonly string[];
+  readonly reason: string;
+  readonly remedy: string;
+}
+
+/** What does not fit together between the `haproxy` section of the host file and one service. */
+export function findRoutingProblems(
+  config: HaproxyConfig,
+  service: Pick<DiscoveredService, 'service' | 'config'>,
+): RoutingProblem[] {
+  return [
+    ...reservedName(service),
+    ...unknownFrontend(config, service),
+    ...impossiblePlace(config, service),
+    ...foreignSection(config, service),
+    ...sharedAddress(config, service),
+  ];
+}
+
+/** Frontends and backends of Tandem's own. */
+const RESERVED_NAME = /^tandem-/;
+
+function reservedName({ service }: Pick<DiscoveredService, 'service'>): RoutingProblem[] {
+  if (!RESERVED_NAME.test(service)) return [];
+  const reason = 'names that start with tandem- are those of Tandem in haproxy.cfg';
+  return [{ path: ['service'], reason, remedy: 'Choose another name' }];
+}
+
+function unknownFrontend(
+  { sharedFrontends }: HaproxyConfig,
+  { config: { sharedFrontend: name } }: Pick<DiscoveredService, 'config'>,
+): RoutingProblem[] {
+  if (name === undefined || Object.hasOwn(sharedFrontends, name)) return [];
+  const known = Object.keys(sharedFrontends);
+  const near = nearest(name, known);
+  const remedy =
+    known.length === 0
+      ? 'Define it in the host file'
+      : `Known: ${known.join(', ')}${near === undefined ? '' : `. Did you mean ${JSON.stringify(near)}?`}`;
+  const reason = `${JSON.stringify(name)} is not one of haproxy.shared_frontends`;
+  return [{ path: ['discover', 'shared_frontend'], reason, remedy }];
+}
+
+function impossiblePlace(
+  config: HaproxyConfig,
+  service: Pick<DiscoveredService, 'config'>,
+): RoutingProblem[] {
+  const place = placeService(config, service);
+  if (place.kind !== 'impossible') return [];
+  const { key, reason, remedy } = place;
+  return [{ path: ['discover', key], reason, remedy }];
+}
+
+/** A frontend and a backend may have the same name, two of a kind may not, and a `listen` section is both. */
+function foreignSection(
+  config: HaproxyConfig,
+  { service, config: discover }: Pick<DiscoveredService, 'service' | 'config'>,
+): RoutingProblem[] {
+  if (placeService(config, { config: discover }).kind !== 'own') return [];
+  const hasFrontend = discover.listen !== undefined;
+  const kinds = hasFrontend ? ['frontend', 'backend', 'listen'] : ['backend', 'listen'];
+  const isRouted = hasFrontend || discover.hosts.length > 0;
+  const title = Object.keys(config.extraSections).find((one) => {
+    const [kind = '', name] = one.trim().split(/\s+/);
+    return isRouted && name === service && kinds.includes(kind);
+  });
+  const remedy = 'Give one of them another name';
+  const problems: RoutingProblem[] = [];
+  if (title !== undefined) {
+    const reason = `haproxy.extra_sections has a section ${JSON.stringify(title)}, which would be one of this service, too`;
+    problems.push({ path: ['service'], reason, remedy });
+  }
+  if (hasFrontend && Object.hasOwn(config.sharedFrontends, service)) {
+    const reason = `haproxy.shared_frontends has a frontend ${JSON.stringify(service)}, and a service that listens has one of its own name`;
+    problems.push({ path: ['service'], reason, remedy });
+  }
+  return problems;
+}
+
+function sharedAddress(
+  { sharedFrontends }: HaproxyConfig,
+  { config: { listen } }: Pick<DiscoveredService, 'config'>,
+): RoutingProblem[] {
+  if (listen === undefined) return [];
+  const own = parseEndpoint(listen);
+  const owner = Object.entries(sharedFrontends).find(([, { listen: binds }]) =>
+    binds.some((bind) => isDeepStrictEqual(parseEndpoint(bind), own)),
+  );
+  if (owner === undefined) return [];
+  const reason = `the shared frontend ${JSON.stringify(owner[0])} listens on ${listen}`;
+  return [
+    {
+      path: ['discover', 'listen'],
+      reason,
+      remedy: 'Choose another address, or set shared_frontend and hosts instead',
+    },
+  ];
+}
+
+/** Paths of map files stand between brackets in haproxy.cfg, and on HAProxy's command line. */
+const PLAIN_PATH = /^[A-Za-z0-9_./-]+$/;
+
+/** What is wrong with the `haproxy` section once its paths are absolute. */
+export function findPathProblems(config: HaproxyConfig): RoutingProblem[] {
+  if (mapFilesOf(buildStructure(config, [])).every((file) => PLAIN_PATH.test(file))) return [];
+  const reason = `${config.configFile} has map files beside it, whose paths may hold only letters, digits and _./-`;
+  return [{ path: ['haproxy', 'config_file'], reason, remedy: 'Choose another path' }];
+}
