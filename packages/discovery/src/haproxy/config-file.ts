@@ -9,27 +9,50 @@ export interface ConfigFile {
   /** What stands there; undefined when nothing can be read. */
   read(): Promise<string | undefined>;
   /**
-   * Makes the file this text, unless it is, whoever has touched it since. Creates the directory when it is gone. What
-   * somebody else had written there first is kept beside it, as `<file>.before-tandem`.
+   * Makes the file what these parts are together, unless it is, whoever has touched it since. Creates the directory
+   * when it is gone. One write at a time: what comes while one runs waits for it. What somebody else had written there
+   * before the first is kept beside it, as `<file>.before-tandem`.
    */
-  write(text: string): Promise<void>;
+  write(parts: readonly Buffer[]): Promise<void>;
+  /** Whether nobody has touched the file since the last write. */
+  isIntact(): Promise<boolean>;
 }
 
 export function createConfigFile(file: string): ConfigFile {
-  let written: { readonly text: string; readonly stamp: string | undefined } | undefined;
+  let written: { readonly parts: readonly Buffer[]; readonly stamp: string | undefined } | undefined;
+  let writing: Promise<void> = Promise.resolve();
+
+  async function write(parts: readonly Buffer[]): Promise<void> {
+    const stamp = await stampOf(file);
+    if (stamp !== undefined && stamp === written?.stamp && isSame(parts, written.parts)) return;
+    if (written === undefined) await keepForeign(file);
+    if (stamp === undefined) await mkdir(path.dirname(file), { recursive: true, mode: 0o750 });
+    await writeFileAtomic(file, parts, { mode: 0o640 });
+    written = { parts, stamp: await stampOf(file) };
+  }
 
   return {
     read: () => readFile(file, 'utf8').catch(() => undefined),
-    async write(text) {
+    write(parts) {
+      const next = writing.then(() => write(parts));
+      writing = next.catch(() => {});
+      return next;
+    },
+    async isIntact() {
+      await writing;
       const stamp = await stampOf(file);
-      if (stamp !== undefined && stamp === written?.stamp && text === written.text) return;
-      if (written === undefined) await keepForeign(file);
-      if (stamp === undefined) await mkdir(path.dirname(file), { recursive: true, mode: 0o750 });
-      await writeFileAtomic(file, text, { mode: 0o640 });
-      written = { text, stamp: await stampOf(file) };
+      return written !== undefined && stamp !== undefined && stamp === written.stamp;
     },
   };
 }
+
+function isSame(a: readonly Buffer[], b: readonly Buffer[]): boolean {
+  return (
+    a.length === b.length && a.every((part, index) => part === b[index] || part.equals(b[index] ?? EMPTY))
+  );
+}
+
+const EMPTY = Buffer.alloc(0);
 
 /** Every file of ours says which structure it holds. */
 const OURS = /^\s*description tandem [0-9a-f]{16}$/m;
@@ -48,8 +71,8 @@ async function keepForeign(file: string): Promise<void> {
 /** Changes whenever a file is replaced or written to; undefined when there is none. */
 async function stampOf(file: string): Promise<string | undefined> {
   try {
-    const { ino, size, mtimeMs } = await stat(file);
-    return `${ino} ${size} ${mtimeMs}`;
+    const { ino, size, mtimeMs, ctimeMs } = await stat(file);
+    return `${ino} ${size} ${mtimeMs} ${ctimeMs}`;
   } catch {
     return undefined;
   }
