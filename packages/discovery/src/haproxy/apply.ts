@@ -7,6 +7,7 @@ import type { HaproxyConfig } from '../config/haproxy.ts';
 import { createStructureChooser, RETRY_REFUSED_MS, type StructureChooser } from './choose-structure.ts';
 import { type ConfigFile, createConfigFile } from './config-file.ts';
 import type { Desired } from './desired.ts';
+import { backendsWithKeptHealth, createKeptHealth, type KeptHealth } from './kept-health.ts';
 import { adoptServers, type Membership, optionsInFile } from './membership.ts';
 import { isGated, type Plan, planChanges, type ReloadReason, type Step } from './plan.ts';
 import type { HaproxyProcess } from './process.ts';
@@ -82,6 +83,7 @@ class FileFirstApplier implements Applier {
   #view: RunningView | undefined;
   /** The servers that HAProxy was left with. */
   #members: Membership = new Map();
+  readonly #health: KeptHealth;
   readonly #retryPace = createRetryPace();
   /** Nothing is left to do until the owner of HAProxy starts it. */
   #isAwaiting = false;
@@ -95,6 +97,7 @@ class FileFirstApplier implements Applier {
     const { config } = deps;
     this.#workers = createWorkers(config.runtimeSocket);
     this.#file = createConfigFile(config.configFile);
+    this.#health = createKeptHealth(config.runtimeSocket, deps.log);
     const makeDirectories = () => this.#makeDirectories();
     this.#chooser = createStructureChooser({ ...deps, workers: this.#workers, makeDirectories });
   }
@@ -215,6 +218,7 @@ class FileFirstApplier implements Applier {
   /** What a daemon that has just started has to find out. */
   async #prepare(): Promise<void> {
     await this.#makeDirectories();
+    await this.#health.forget();
     if (this.#chooser.good !== undefined) return;
     this.#inherited ??= await this.#file.read();
     await this.#chooser.load();
@@ -391,7 +395,9 @@ class FileFirstApplier implements Applier {
     const startedAt = performance.now();
     this.#deps.log.info({ reason }, 'reloading HAProxy');
     this.#view = undefined;
+    const checked = backendsWithKeptHealth(this.#chooser.good?.structure, chosen.structure, this.#members);
     try {
+      await this.#health.keep(checked, signal);
       await reloadTo(chosen.mark, before, this.#reloadDeps(signal));
     } catch (error) {
       signal.throwIfAborted();
@@ -402,6 +408,7 @@ class FileFirstApplier implements Applier {
       await this.#putBack(chosen);
       throw error;
     } finally {
+      await this.#health.forget();
       this.#reloadedAt = performance.now();
     }
     this.#workers.replace(before.incarnation);
