@@ -122,7 +122,7 @@ describe('reloads that work', () => {
     const dead = { name: 'dead', host: '127.0.0.1', port: gone };
     const { web, daemon, port } = await serving(world, [a.instance('a'), dead], section);
     const statusOf = async (name: string) => {
-      const [stat = ''] = await world.operate('show stat web 4 -1');
+      const [stat = ''] = await world.operate('show stat');
       return new RegExp(`^web,${name}_(?:[^,]*,){16}([^,]*)`, 'm').exec(stat)?.[1];
     };
     await eventually(async () => assert.equal(await statusOf('dead'), 'DOWN'), 40_000);
