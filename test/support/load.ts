@@ -1,7 +1,7 @@
 // Requests at a steady rate, half of them on kept-alive connections; every one that fails is counted and kept.
 import http from 'node:http';
 
-export interface Load {
+export interface Load extends AsyncDisposable {
   readonly sent: () => number;
   /** What was wrong with every request that did not get a 200. */
   readonly failures: readonly string[];
@@ -41,16 +41,14 @@ export function startLoad(options: { port: number; perSecond: number }): Load {
     while (sent < due) send();
   }, 5);
 
-  return {
-    sent: () => sent,
-    failures,
-    async stop() {
-      clearInterval(timer);
-      await Promise.all(inFlight);
-      kept.destroy();
-      return answers;
-    },
-  };
+  async function stop(): Promise<ReadonlyMap<string, number>> {
+    clearInterval(timer);
+    await Promise.all(inFlight);
+    kept.destroy();
+    return answers;
+  }
+
+  return { sent: () => sent, failures, stop, [Symbol.asyncDispose]: async () => void (await stop()) };
 }
 
 /** The body of a 200; rejects for everything else. */

@@ -1,16 +1,17 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 
-import { isTandemError, type Log, messageOf, sleep, TandemError } from '@tandem/core';
+import { isTandemError, type Log, messageOf, TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import { createStructureChooser, RETRY_REFUSED_MS, type StructureChooser } from './choose-structure.ts';
 import { type ConfigFile, createConfigFile } from './config-file.ts';
 import type { Desired } from './desired.ts';
+import { backendsWithKeptHealth, createKeptHealth, type KeptHealth } from './kept-health.ts';
 import { adoptServers, type Membership, optionsInFile } from './membership.ts';
 import { isGated, type Plan, planChanges, type ReloadReason, type Step } from './plan.ts';
 import type { HaproxyProcess } from './process.ts';
-import { reloadTo } from './reload.ts';
+import { createRetryPace, reloadTo, waitForStart } from './reload.ts';
 import { renderParts, type RenderedParts } from './render.ts';
 import { createRouting, type Routing, type RoutingOutcome, type Worker } from './routing.ts';
 import { type ForeignHolds, RunningView } from './running-view.ts';
@@ -34,9 +35,9 @@ export interface Applier {
   look(signal: AbortSignal): Promise<Look>;
 }
 
-/** `awaited`: the file is as desired, and the owner of HAProxy has to start it. */
+/** `awaiting`: the file is as desired, and somebody else has to start HAProxy. */
 export type Applied =
-  { readonly kind: 'done' } | { readonly kind: 'later'; readonly ms: number } | { readonly kind: 'awaited' };
+  { readonly kind: 'done' } | { readonly kind: 'awaiting' } | { readonly kind: 'later'; readonly ms: number };
 
 /** `due`: an apply has something to do that was begun before. `disturbed`: somebody else has changed something. */
 export type Look = 'as-left' | 'due' | 'disturbed';
@@ -59,14 +60,7 @@ interface Work {
 }
 
 const MIN_RELOAD_INTERVAL_MS = 1_000;
-/**
- * A reload that fails may cost new connections for 2 s (HAProxy reference 3.3): not to be tried often. Before each
- * one the addresses are tried again, so that an address that was lost in a race costs that only once.
- */
-const RETRY_FAILED_RELOAD_MS = 10_000;
-const RETRY_FAILED_RELOAD_MAX_MS = 10 * 60_000;
 const MAX_ROUNDS = 5;
-const POLL_MS = 10;
 /** How long the runtime waits for the file. */
 const FILE_HEAD_START_MS = 5;
 /** Every server is compared this often; for a great fleet less often, so that it never costs more than a twentieth. */
@@ -90,10 +84,12 @@ class FileFirstApplier implements Applier {
   #inherited: string | undefined;
   #inheritedOptions: ReadonlyMap<string, string> | undefined;
   #view: RunningView | undefined;
-  #isAwaited = false;
-  #failedReloads: { readonly mark: string; readonly count: number } | undefined;
   /** The servers that HAProxy was left with. */
   #members: Membership = new Map();
+  readonly #health: KeptHealth;
+  readonly #retryPace = createRetryPace();
+  /** Nothing is left to do until the owner of HAProxy starts it. */
+  #isAwaiting = false;
   #reloadedAt = -Infinity;
   #nextReadingAt = 0;
   #nextSampleAt = 0;
@@ -104,6 +100,7 @@ class FileFirstApplier implements Applier {
     const { config } = deps;
     this.#workers = createWorkers(config.runtimeSocket);
     this.#file = createConfigFile(config.configFile);
+    this.#health = createKeptHealth(config.runtimeSocket, deps.log);
     const makeDirectories = () => this.#makeDirectories();
     this.#chooser = createStructureChooser({ ...deps, workers: this.#workers, makeDirectories });
   }
@@ -123,6 +120,7 @@ class FileFirstApplier implements Applier {
     const steps: Step[] = [];
     const applied = await this.#converge({ chosen, writing }, steps, signal);
     await writing;
+    this.#isAwaiting = applied.kind === 'awaiting';
     this.#members = membership;
     if (applied.kind === 'done' && (await this.#chooser.accept(structure)))
       await this.#routing.tidy([...routes.keys(), ...mapFilesOf(structure)]);
@@ -139,10 +137,10 @@ class FileFirstApplier implements Applier {
   async look(signal: AbortSignal): Promise<Look> {
     if (this.#chooser.isRetryDue()) return 'due';
     if (!(await this.#file.isIntact())) return 'disturbed';
-    if (this.#isAwaited) return this.#lookForNewcomer(signal);
     const view = this.#view;
-    if (view === undefined || view.isInDoubt) return 'disturbed';
     try {
+      if (this.#isAwaiting) return (await this.#workers.look(signal)) === undefined ? 'as-left' : 'due';
+      if (view === undefined || view.isInDoubt) return 'disturbed';
       const identity = await this.#workers.identity(signal);
       if (!isSameWorker(identity, view.identity)) return this.#lose();
       if (performance.now() >= this.#nextReadingAt && (await this.#read(view, this.#members, signal)))
@@ -154,12 +152,6 @@ class FileFirstApplier implements Applier {
       if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
       return this.#lose();
     }
-  }
-
-  /** Somebody else has to start HAProxy: until then, everything is done that can be. */
-  async #lookForNewcomer(signal: AbortSignal): Promise<Look> {
-    const isThere = (await this.#workers.look(signal)) !== undefined;
-    return isThere ? 'disturbed' : 'as-left';
   }
 
   #lose(): Look {
@@ -234,6 +226,7 @@ class FileFirstApplier implements Applier {
   /** What a daemon that has just started has to find out. */
   async #prepare(): Promise<void> {
     await this.#makeDirectories();
+    await this.#health.forget();
     if (this.#chooser.good !== undefined) return;
     this.#inherited ??= await this.#file.read();
     await this.#chooser.load();
@@ -305,7 +298,7 @@ class FileFirstApplier implements Applier {
     const ensured = await this.#deps.process.ensure(signal);
     if (ensured !== 'started') return ensured === 'found';
     try {
-      await this.#awaitStart(chosen.mark, signal);
+      await waitForStart(chosen.mark, this.#reloadDeps(signal));
     } catch (error) {
       signal.throwIfAborted();
       const { good } = this.#chooser;
@@ -313,18 +306,13 @@ class FileFirstApplier implements Applier {
         this.#chooser.refuse(chosen.mark, messageOf(error), RETRY_REFUSED_MS);
         await this.#putBack(chosen);
       }
-      const complaint = await this.#deps.process.complaint();
-      throw new TandemError(
-        'HAPROXY_UNREACHABLE',
-        `HAProxy does not start: ${messageOf(error)} ${complaint}`.trim(),
-        { cause: error },
-      );
+      throw error;
     }
     this.#deps.log.info({ ms: Math.round(performance.now() - startedAt) }, 'HAProxy serves');
     return true;
   }
 
-  /** What runs, known beyond doubt; undefined when nothing does and that is somebody else's business. */
+  /** What runs, known beyond doubt; undefined when nothing does, and somebody else has to start it. */
   async #learn({ chosen, writing }: Work, signal: AbortSignal): Promise<RunningView | undefined> {
     if (this.#view?.isInDoubt === true) {
       const view = this.#view;
@@ -340,8 +328,7 @@ class FileFirstApplier implements Applier {
     }
     if (this.#view !== undefined) return this.#view;
     await writing;
-    this.#isAwaited = !(await this.#ensureRunning(chosen, signal));
-    if (this.#isAwaited) return undefined;
+    if (!(await this.#ensureRunning(chosen, signal))) return undefined;
     const view = new RunningView(await this.#reading(chosen.membership, signal));
     this.#view = view;
     this.#tellHolds(view);
@@ -354,7 +341,7 @@ class FileFirstApplier implements Applier {
     let refusals = 0;
     for (let round = 0; round < MAX_ROUNDS; round += 1) {
       const view = await this.#learn(work, signal);
-      if (view === undefined) return { kind: 'awaited' };
+      if (view === undefined) return { kind: 'awaiting' };
       const running = { ...view.identity, backends: view.backends };
       const plan = planChanges(running, chosen, view.circumstances());
       let { reload } = plan;
@@ -453,17 +440,20 @@ class FileFirstApplier implements Applier {
     const startedAt = performance.now();
     this.#deps.log.info({ reason }, 'reloading HAProxy');
     this.#view = undefined;
+    const checked = backendsWithKeptHealth(this.#chooser.good?.structure, chosen.structure, this.#members);
     try {
-      const { process, config } = this.#deps;
-      const deps = { process, workers: this.#workers, deadlineMs: config.reloadDeadlineMs, signal };
-      await reloadTo(chosen.mark, before, deps);
+      await this.#health.keep(checked, signal);
+      await reloadTo(chosen.mark, before, this.#reloadDeps(signal));
     } catch (error) {
       signal.throwIfAborted();
-      if (isTandemError(error, 'HAPROXY_RELOAD_FAILED'))
-        this.#chooser.refuse(chosen.mark, messageOf(error), this.#retryReloadMs(chosen.mark));
+      if (isTandemError(error, 'HAPROXY_RELOAD_FAILED')) {
+        const retryMs = this.#retryPace(chosen.mark, this.#deps.process.isRunning());
+        this.#chooser.refuse(chosen.mark, messageOf(error), retryMs);
+      }
       await this.#putBack(chosen);
       throw error;
     } finally {
+      await this.#health.forget();
       this.#reloadedAt = performance.now();
     }
     this.#workers.replace(before.incarnation);
@@ -473,28 +463,9 @@ class FileFirstApplier implements Applier {
     );
   }
 
-  /** Ever more slowly. After one that has cost HAProxy its life, not before somebody can have looked at it. */
-  #retryReloadMs(mark: string): number {
-    const failures = this.#failedReloads?.mark === mark ? this.#failedReloads.count + 1 : 1;
-    this.#failedReloads = { mark, count: failures };
-    if (!this.#deps.process.isRunning()) return RETRY_FAILED_RELOAD_MAX_MS;
-    return Math.min(RETRY_FAILED_RELOAD_MAX_MS, RETRY_FAILED_RELOAD_MS * 2 ** (failures - 1));
-  }
-
-  async #awaitStart(mark: string, signal: AbortSignal): Promise<void> {
-    const { reloadDeadlineMs } = this.#deps.config;
-    const giveUpAt = performance.now() + reloadDeadlineMs;
-    for (;;) {
-      try {
-        if ((await this.#workers.identity(signal)).mark === mark) return;
-      } catch (error) {
-        if (signal.aborted) throw error;
-      }
-      if (!this.#deps.process.isRunning()) throw new TandemError('HAPROXY_UNREACHABLE', 'it has ended');
-      if (performance.now() > giveUpAt)
-        throw new TandemError('DEADLINE_EXCEEDED', `no worker with it within ${reloadDeadlineMs} ms`);
-      await sleep(POLL_MS, signal);
-    }
+  #reloadDeps(signal: AbortSignal) {
+    const { process, config } = this.#deps;
+    return { process, workers: this.#workers, deadlineMs: config.reloadDeadlineMs, signal };
   }
 }
 

@@ -141,7 +141,9 @@ class VettingChooser implements StructureChooser {
       () => false,
     );
     signal.throwIfAborted();
-    if (!isRunning) return this.#deps.config.mode === 'managed' ? [] : undefined;
+    // One that is silent for a moment has its ports, and so may one that somebody else runs.
+    const { config, process } = this.#deps;
+    if (!isRunning && config.mode === 'managed' && !process.isRunning()) return [];
     return this.#good === undefined ? undefined : endpointsOf(this.#good.structure);
   }
 

@@ -11,7 +11,7 @@ export interface ConfigFile {
   /**
    * Makes the file what these parts are together, unless it is, whoever has touched it since. Creates the directory
    * when it is gone. One write at a time: what comes while one runs waits for it. What somebody else had written there
-   * first is kept beside it, as `<file>.before-tandem`.
+   * before the first is kept beside it, as `<file>.before-tandem`.
    */
   write(parts: readonly Buffer[]): Promise<void>;
   /** Whether nobody has touched the file since the last write. */

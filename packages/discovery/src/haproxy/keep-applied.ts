@@ -41,7 +41,7 @@ export async function keepApplied(deps: {
           continue;
         }
         applied = desired;
-        deps.onApplied();
+        if (outcome.kind === 'done') deps.onApplied();
       } catch (error) {
         if (signal.aborted) return;
         applied = undefined;

@@ -9,52 +9,87 @@ const POLL_MS = 10;
 /** A signal that meets a master in the middle of another reload is lost without a word (HAProxy reference 3.2). */
 const MIN_ASK_AGAIN_MS = 3_000;
 
+const RETRY_MS = 10_000;
+const MAX_RETRY_MS = 10 * 60_000;
+
+export interface ReloadDeps {
+  readonly process: HaproxyProcess;
+  readonly workers: Workers;
+  readonly deadlineMs: number;
+  readonly signal: AbortSignal;
+}
+
 /** Resolves when a new worker shows the mark; however the reload was asked for, nothing else is believed. */
-export async function reloadTo(
-  mark: string,
-  before: RunningIdentity,
-  deps: { process: HaproxyProcess; workers: Workers; deadlineMs: number; signal: AbortSignal },
-): Promise<void> {
+export async function reloadTo(mark: string, before: RunningIdentity, deps: ReloadDeps): Promise<void> {
   const { process, deadlineMs, signal } = deps;
   const giveUpAt = performance.now() + deadlineMs;
+  const isRight = (identity: RunningIdentity) =>
+    identity.mark === mark && identity.incarnation !== before.incarnation;
   for (;;) {
     const answer = await process.requestReload(signal);
     if (answer.kind === 'refused') throw failed(alertsOf(answer.output));
     const askAgainAt = performance.now() + Math.max(MIN_ASK_AGAIN_MS, deadlineMs / 3);
-    const shown = await waitForMark(mark, before, { ...deps, until: Math.min(giveUpAt, askAgainAt) });
-    if (shown === mark) return;
-    if (performance.now() < giveUpAt) continue;
+    const shown = await waitFor(isRight, deps, Math.min(giveUpAt, askAgainAt));
+    if (shown.kind === 'right') return;
     const complaint = await process.complaint();
+    if (shown.kind === 'ended') throw failed(`it has ended. ${complaint}`);
+    if (performance.now() < giveUpAt) continue;
     throw failed(
-      shown === undefined
+      shown.mark === undefined
         ? `no worker answers within ${deadlineMs} ms. ${complaint}`
-        : `after ${deadlineMs} ms HAProxy still shows "${shown}". ${complaint}`,
+        : `after ${deadlineMs} ms HAProxy still shows "${shown.mark}". ${complaint}`,
     );
   }
 }
 
-/** The mark that the newest worker shows at last; undefined when none answers. */
-async function waitForMark(
-  mark: string,
-  before: RunningIdentity,
-  {
-    process,
-    workers,
-    signal,
-    until,
-  }: { process: HaproxyProcess; workers: Workers; signal: AbortSignal; until: number },
-): Promise<string | undefined> {
-  let shown: string | undefined;
+/** Resolves when a HAProxy that has just been started shows the mark; rejects with `HAPROXY_UNREACHABLE`. */
+export async function waitForStart(mark: string, deps: ReloadDeps): Promise<void> {
+  const { process, deadlineMs } = deps;
+  const shown = await waitFor((identity) => identity.mark === mark, deps, performance.now() + deadlineMs);
+  if (shown.kind === 'right') return;
+  const reason = shown.kind === 'ended' ? 'it has ended' : `it does not serve within ${deadlineMs} ms`;
+  throw new TandemError(
+    'HAPROXY_UNREACHABLE',
+    `HAProxy does not start: ${reason}. ${await process.complaint()}`.trim(),
+  );
+}
+
+/**
+ * When a reload that has failed may be tried again: ever more slowly, since it may cost new connections for 2 s
+ * (HAProxy reference 3.3). Before each one the addresses are tried again, so that one that was lost in a race costs
+ * that only once. After a reload that has cost HAProxy its life, not before somebody can have looked at it.
+ */
+export function createRetryPace(): (mark: string, isRunning: boolean) => number {
+  let last: { readonly mark: string; readonly failures: number } | undefined;
+  return (mark, isRunning) => {
+    const failures = last?.mark === mark ? last.failures + 1 : 1;
+    last = { mark, failures };
+    return isRunning ? Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** (failures - 1)) : MAX_RETRY_MS;
+  };
+}
+
+type Shown =
+  | { readonly kind: 'right' }
+  | { readonly kind: 'ended' }
+  /** What the newest worker shows at last; undefined when none answers. */
+  | { readonly kind: 'wrong'; readonly mark: string | undefined };
+
+async function waitFor(
+  isRight: (identity: RunningIdentity) => boolean,
+  { process, workers, signal }: ReloadDeps,
+  until: number,
+): Promise<Shown> {
+  let mark: string | undefined;
   for (;;) {
     try {
       const identity = await workers.identity(signal);
-      shown = identity.mark;
-      if (identity.mark === mark && identity.incarnation !== before.incarnation) return mark;
+      if (isRight(identity)) return { kind: 'right' };
+      mark = identity.mark;
     } catch {
       signal.throwIfAborted();
     }
-    if (!process.isRunning()) throw failed(`it has ended: ${await process.complaint()}`);
-    if (performance.now() > until) return shown;
+    if (!process.isRunning()) return { kind: 'ended' };
+    if (performance.now() > until) return { kind: 'wrong', mark };
     await sleep(POLL_MS, signal);
   }
 }
