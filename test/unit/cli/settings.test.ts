@@ -142,6 +142,49 @@ describe('the settings of a host', () => {
     assert.deepEqual(problems.map(({ file }) => path.basename(file)).toSorted(), ['a.yaml', 'c.yaml']);
   });
 
+  test('set aside what does not fit to the routes of the host file, and keep what was in force', async () => {
+    const host = await settings(`${HOST}haproxy:
+  shared_frontends: { web: { listen: 80 } }
+  port_range: { http: 21000-21009 }
+`);
+    const files = createServiceFiles(host);
+    const shared = (name: string, more: string) =>
+      write(host, `${name}.yaml`, `service: ${name}\ndiscover: { shared_frontend: web, hosts: [${more}] }\n`);
+    await shared('b', 'x.example, y.example');
+    await write(host, 'c.yaml', 'service: c\ndiscover: { listen: 21000 }\n');
+    assert.deepEqual((await files.load()).problems, []);
+
+    await shared('a', 'z.example, X.example');
+    await write(host, 'c.yaml', 'service: c\ndiscover:\n  listen: 21000\n  mode: tcp\n');
+    await write(host, 'd.yaml', 'service: d\ndiscover: { shared_frontend: wbe, hosts: [d] }\n');
+    const { discovered, problems } = await files.load();
+
+    assert.deepEqual(
+      discovered.map(({ service, config }) => `${service} ${config.mode} ${config.hosts.join()}`),
+      ['b http x.example,y.example', 'c http '],
+    );
+    assert.deepEqual(
+      problems.map((problem) => formatProblem(problem).slice(host.servicesDir.length + 1)).toSorted(),
+      [
+        `a.yaml:2:54: discover.hosts.1: the host x.example on the shared frontend web is defined twice. Change it here or in ${host.servicesDir}/b.yaml`,
+        'c.yaml:4:9: discover.mode: port 21000 is one of the http ports of haproxy.port_range, and the service has mode tcp. Set mode: http, or listen outside 127.0.0.1:21000-21009 (haproxy.port_range)',
+        'd.yaml:2:30: discover.shared_frontend: "wbe" is not one of haproxy.shared_frontends. Known: web. Did you mean "web"?',
+      ],
+    );
+  });
+
+  test('refuse a place of haproxy.cfg that no map file can have', async () => {
+    const directory = await mkdtemp(path.join(root, 'odd host-'));
+    const file = path.join(directory, 'tandem.yaml');
+    await writeFile(file, `${HOST}haproxy: { config_file: h.cfg, port_range: { http: 1-2 } }\n`);
+
+    const loaded = await loadHostSettings(file);
+
+    assert.deepEqual(loaded.ok ? [] : loaded.problems.map(({ line, path: at }) => [line, at]), [
+      [3, 'haproxy.config_file'],
+    ]);
+  });
+
   test('keep an instance in force when another file claims its place in the registry', async () => {
     const host = await settings();
     const files = createServiceFiles(host);

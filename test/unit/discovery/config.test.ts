@@ -117,3 +117,75 @@ test('instances are read as Nerve writes them, or as a serverset, which may have
   for (const wrong of [{ endpoint: 'http' }, { format: 'finagle' }, { format: 'serverset', endpoint: '' }])
     assert.equal(formatOf(wrong), undefined, JSON.stringify(wrong));
 });
+
+test('hosts are names or addresses, written in whatever case', () => {
+  const hostsOf = (...hosts: string[]) =>
+    DiscoverSection.safeParse({ shared_frontend: 'web', hosts }).data?.hosts;
+  assert.deepEqual(hostsOf('API.example.com', '10.0.0.5', '[2001:DB8::1]', 'my_service', 'x'), [
+    'api.example.com',
+    '10.0.0.5',
+    '[2001:db8::1]',
+    'my_service',
+    'x',
+  ]);
+  for (const wrong of ['', 'a b', 'a:80', '.a', 'a.', 'a\n', '#a', '*.a', '::1', '[x]', 'a/b', 'ü', 'a;b'])
+    assert.equal(hostsOf(wrong), undefined, wrong);
+});
+
+test('the keys of routing have to fit together', () => {
+  const section = (keys: Record<string, unknown>) => DiscoverSection.safeParse(keys).success;
+  assert.ok(section({}));
+  assert.ok(section({ listen: '/run/web.sock', bind_options: 'mode 666' }));
+  assert.ok(section({ listen: 80, shared_frontend: 'web', hosts: ['a'] }));
+  for (const wrong of [
+    { shared_frontend: 'web' },
+    { hosts: ['a'] },
+    { shared_frontend: 'web', hosts: ['a'], mode: 'tcp' },
+    { listen: 80, gate: { first_check: '1s' } },
+    { listen: '/run/a b' },
+    { listen: 'run/web.sock' },
+    { listen: 80, bind_options: 'a;b' },
+    { listen: 80, frontend: ['a\nb'] },
+  ])
+    assert.equal(section(wrong), false, JSON.stringify(wrong));
+});
+
+test('shared frontends, ranges and sections that would meet are refused, with the key', () => {
+  const complaint = (settings: Record<string, unknown>) => {
+    const parsed = HaproxySection.safeParse(settings);
+    const [issue] = parsed.error?.issues ?? [];
+    return issue === undefined ? 'none' : `${issue.path.join('.')}: ${issue.message}`;
+  };
+  assert.equal(
+    complaint({
+      shared_frontends: { a: { listen: 80 }, b: { listen: [81, '/run/b.sock'] } },
+      port_range: { http: '21000-21009', tcp: '22000-22009' },
+      extra_sections: { 'listen stats': [], 'backend a': [], 'userlist x': [] },
+    }),
+    'none',
+  );
+  for (const [settings, expected] of [
+    [
+      { shared_frontends: { a: { listen: 80 }, b: { listen: 80 } } },
+      /^shared_frontends\.b\.listen: .*frontend a/,
+    ],
+    [{ shared_frontends: { 'tandem-x': { listen: 80 } } }, /^shared_frontends\.tandem-x: is a name/],
+    [{ shared_frontends: { 'ports-http': { listen: 80 } } }, /^shared_frontends\.ports-http: is a name/],
+    [
+      { shared_frontends: { a: { listen: 21_003 } }, port_range: { http: '21000-21009' } },
+      /^shared_frontends\.a\.listen: 127\.0\.0\.1:21003 is one of the ports/,
+    ],
+    [{ extra_sections: { global: [] } }, /^extra_sections\.global: would be a second global section/],
+    [{ extra_sections: { ' global ': [] } }, /second global section/],
+    [{ extra_sections: { 'defaults mine': [] } }, /Use haproxy\.defaults$/],
+    [{ extra_sections: { 'backend tandem-spare-http-1': [] } }, /starts with tandem-$/],
+    [
+      { extra_sections: { 'listen  a': [] }, shared_frontends: { a: { listen: 80 } } },
+      /the name of a frontend/,
+    ],
+    [{ port_range: {} }, /^port_range: needs http or tcp ports/],
+    [{ port_range: { http: '5-4' } }, /lowest first/],
+    [{ port_range: { http: '1-9', tcp: '9-10' } }, /in both ranges/],
+  ] as const)
+    assert.match(complaint(settings), expected);
+});

@@ -38,45 +38,47 @@ function createHaproxyMap(entries: readonly (readonly [key: string, value: strin
   });
   current = entries.map(([key, value]) => fresh(key, value));
 
+  const isMeant = (key: string) => (entry: RunningEntry) =>
+    key.startsWith('#') ? `#${entry.reference}` === key : entry.key === key;
+  const verbs: Readonly<Record<string, (at: number | undefined, key: string, value: string) => string>> = {
+    show: () => current.map((entry) => `${entry.reference} ${entry.key} ${entry.value}\n`).join(''),
+    prepare() {
+      prepared.set((version += 1), []);
+      return `New version created: ${version}\n`;
+    },
+    add(at, key, value) {
+      const target = at === undefined ? current : prepared.get(at);
+      target?.push(fresh(key, value));
+      return target === undefined ? "Version number in the future, please use 'prepare map' before.\n" : '';
+    },
+    set(_, key, value) {
+      if (!current.some(isMeant(key))) return 'entry not found.\n';
+      current = current.map((entry) => (entry.key === key ? { ...entry, value } : entry));
+      return '';
+    },
+    del(_, key) {
+      if (!current.some(isMeant(key))) return 'Key not found.\n';
+      current = current.filter((entry) => !isMeant(key)(entry));
+      return '';
+    },
+    commit(at) {
+      current = prepared.get(at ?? 0) ?? [];
+      return '';
+    },
+    clear(at) {
+      if (at === undefined) current = [];
+      else prepared.set(at, []);
+      return '';
+    },
+  };
+
   function answer(command: string): string {
     heard.push(command);
     const [verb = '', , ...words] = command.split(' ');
     const at = words[0]?.startsWith('@') === true ? Number(words.shift()?.slice(1)) : undefined;
     const [name, key = '', value = ''] = words;
     if (name !== file) return 'Unknown map identifier. Please use #<id> or <file>.\n';
-    switch (verb) {
-      case 'show':
-        return current.map((entry) => `${entry.reference} ${entry.key} ${entry.value}\n`).join('');
-      case 'prepare':
-        prepared.set((version += 1), []);
-        return `New version created: ${version}\n`;
-      case 'add': {
-        const target = at === undefined ? current : prepared.get(at);
-        if (target === undefined) return "Version number in the future, please use 'prepare map' before.\n";
-        target.push(fresh(key, value));
-        return '';
-      }
-      case 'set':
-        if (!current.some((entry) => entry.key === key)) return 'entry not found.\n';
-        current = current.map((entry) => (entry.key === key ? { ...entry, value } : entry));
-        return '';
-      case 'del': {
-        const isMeant = (entry: RunningEntry) =>
-          key.startsWith('#') ? `#${entry.reference}` === key : entry.key === key;
-        if (!current.some(isMeant)) return 'Key not found.\n';
-        current = current.filter((entry) => !isMeant(entry));
-        return '';
-      }
-      case 'commit':
-        current = prepared.get(at ?? 0) ?? [];
-        return '';
-      case 'clear':
-        if (at === undefined) current = [];
-        else prepared.set(at, []);
-        return '';
-      default:
-        return 'Unknown command.\n';
-    }
+    return verbs[verb]?.(at, key, value) ?? 'Unknown command.\n';
   }
   const ask: Ask = (commands) => Promise.resolve(commands.map(answer));
   return { ask, heard, answer, entries: () => current, prepared };

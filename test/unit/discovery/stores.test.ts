@@ -6,7 +6,7 @@ import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { type Instance, silentLog } from '@tandem/core';
-import type { Catalog } from '@tandem/discovery';
+import { buildStructure, type Catalog, HaproxySection } from '@tandem/discovery';
 import {
   createSnapshotStore,
   createStructureStore,
@@ -15,7 +15,7 @@ import {
   recordSnapshot,
 } from '@tandem/discovery/testing';
 
-import { eventually, recordingLog } from '../../support/haproxy.ts';
+import { eventually, recordingLog, service } from '../../support/haproxy.ts';
 import { inDirectory, structureOf } from './support.ts';
 
 const A: Instance = { name: 'a', host: '10.0.0.1', port: 80, weight: 3, labels: { zone: 'x' } };
@@ -144,22 +144,61 @@ describe('the catalog on disk', () => {
 });
 
 describe('the structure on disk', () => {
-  test('comes back as it was; a damaged or unwritable file is a pity', () =>
+  const everything = buildStructure(
+    HaproxySection.parse({
+      socket_group: 'haproxy',
+      extra_sections: { 'listen x': ['mode tcp'] },
+      shared_frontends: { edge: { listen: [80, '/run/edge.sock'], lines: ['maxconn 5'] } },
+      port_range: { http: '21000-21009', tcp: '22000-22009', spares: 2 },
+    }),
+    [
+      service('web', '127.0.0.1:3210', {
+        server_options: 'check',
+        gate: { first_check: '2s' },
+        backend: ['option httpchk'],
+      }),
+      service('shop', undefined, { shared_frontend: 'edge', hosts: ['shop.example'] }),
+    ],
+  );
+
+  for (const [name, structure] of Object.entries({ plain: structureOf(), everything }))
+    test(`comes back as it was: ${name}`, () =>
+      inDirectory(async (directory) => {
+        const { log, entries } = recordingLog();
+        const store = createStructureStore(path.join(directory, 'structure.json'), log);
+        assert.equal(await store.load(), undefined);
+        await store.save(structure);
+        assert.deepEqual(await store.load(), structure);
+        assert.equal(entries.length, 0);
+      }));
+
+  test('is a pity when it is damaged, of another version or cannot be written, and no failure', () =>
     inDirectory(async (directory) => {
       const file = path.join(directory, 'structure.json');
       const { log, entries } = recordingLog();
       const store = createStructureStore(file, log);
-      assert.equal(await store.load(), undefined);
-      assert.equal(entries.length, 0);
       await store.save(structureOf());
-      assert.deepEqual(await store.load(), structureOf());
-      await writeFile(file, '{"proxies":[{}]}');
-      assert.equal(await store.load(), undefined);
+      const stored = JSON.parse(await readFile(file, 'utf8')) as { structure: object };
+      const former = { ...stored.structure, sharedFrontends: undefined };
+      for (const text of [
+        '{"proxies":[{}]}',
+        '{"version":2,"struc',
+        '',
+        'null',
+        JSON.stringify(stored.structure),
+        JSON.stringify({ ...stored, version: 1 }),
+        JSON.stringify({ ...stored, version: 99 }),
+        JSON.stringify({ ...stored, structure: former }),
+      ]) {
+        await writeFile(file, text);
+        assert.equal(await store.load(), undefined, text);
+        assert.equal(entries.pop()?.message, 'cannot use the saved structure');
+      }
       await rm(directory, { recursive: true });
       await store.save(structureOf());
       assert.deepEqual(
         entries.map(({ message }) => message),
-        ['cannot use the saved structure', 'cannot save the structure'],
+        ['cannot save the structure'],
       );
     }));
 });

@@ -121,8 +121,7 @@ export function planMap(
       deletions.push({ kind: 'delete', key });
       continue;
     }
-    if (first?.value !== value || more.some((entry) => entry.value !== value))
-      changes.push({ kind: 'set', key, value });
+    if (first?.value !== value) changes.push({ kind: 'set', key, value });
     changes.push(...more.map(({ reference }) => ({ kind: 'delete-entry' as const, reference })));
   }
   for (const [key, value] of safe) if (!present.has(key)) changes.push({ kind: 'add', key, value });
