@@ -280,8 +280,9 @@ async function createFleet(): Promise<Fleet & { end(): Promise<void> }> {
 }
 
 /** That file and HAProxy are what they shall be, to the byte and to the server. */
-async function assertFleet({ world, wanted }: Fleet): Promise<void> {
-  const desired = wanted();
+async function assertFleet(fleet: Fleet): Promise<void> {
+  const { world } = fleet;
+  const desired = fleet.wanted();
   assert.ok(desired);
   const { structure, membership } = desired;
   assert.equal(await readFile(world.config.configFile, 'utf8'), renderConfig(structure, membership).text);
@@ -373,12 +374,7 @@ describe('random histories of a whole fleet', () => {
           await eventually(() => readRunning(fleet.world.config.runtimeSocket));
           await fc.asyncModelRun(() => ({ model, real: fleet }), commands);
           await eventually(() => assertFleet(fleet));
-          const { operate } = fleet.world;
-          await operate.call(
-            fleet.world,
-            'add server theirs/x 127.0.0.1:1',
-            'set server theirs/mine weight 9',
-          );
+          await fleet.world.operate('add server theirs/x 127.0.0.1:1', 'set server theirs/mine weight 9');
           const deadline = performance.now() + 600;
           while (performance.now() < deadline) {
             await assertFleet(fleet);
