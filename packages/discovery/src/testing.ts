@@ -11,6 +11,7 @@ export {
   adoptServers,
   buildMembership,
   createMembershipBuilder,
+  optionsInFile,
   type Membership,
   type ReportedServer,
   type Server,
@@ -22,10 +23,10 @@ export type { HoldKind, Offers } from './output.ts';
 export { type Circumstances, ORDINARY, planChanges, type Step } from './haproxy/plan.ts';
 export { RunningView } from './haproxy/running-view.ts';
 export { parseServerOptions } from './haproxy/server-options.ts';
-export { abilitiesOf } from './haproxy/versions.ts';
 export { parseReloadAnswer, parseReloadCount } from './haproxy/master.ts';
 export { createOutputFile } from './haproxy/output-file.ts';
 export { findFatalLine } from './haproxy/preflight.ts';
+export { abilitiesOf, staticOption } from './haproxy/versions.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 export { reloadTo } from './haproxy/reload.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';

@@ -3,6 +3,8 @@ import { open, stat, truncate } from 'node:fs/promises';
 
 import { type Log, messageOf, systemErrorCode } from '@tandem/core';
 
+import { explainComplaint } from './complaints.ts';
+
 /** The file that a HAProxy of ours writes its output to. Never a pipe: it stalls once 64 KB are left unread. */
 export interface OutputFile {
   readonly path: string;
@@ -71,5 +73,6 @@ const MAX_ALERTS_CHARS = 2_000;
 /** The lines of HAProxy's output that say what is wrong; everything when there is no such line. Never long. */
 export function alertsOf(output: string): string {
   const lines = output.split('\n').filter((line) => line.includes('[ALERT]'));
-  return (lines.length === 0 ? output : lines.join('\n')).trim().slice(-MAX_ALERTS_CHARS);
+  const said = (lines.length === 0 ? output : lines.join('\n')).trim().slice(-MAX_ALERTS_CHARS);
+  return explainComplaint(said);
 }
