@@ -2,7 +2,9 @@
  * The inner parts of discovery, for the project's own tests and for nobody else: production code imports the package
  * itself. Nothing here is promised to stay.
  */
+export { type AddressResolver, createAddressResolver, withAddresses } from './addresses.ts';
 export { type CatalogEntry, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
+export { queryName } from './dns.ts';
 export { filtered, matchesFilter } from './filter.ts';
 export { type Applied, type Applier, createApplier, type Look } from './haproxy/apply.ts';
 export type { Desired } from './haproxy/desired.ts';
