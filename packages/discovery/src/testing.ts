@@ -22,6 +22,16 @@ export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts'
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
 export { publishedBy, reuseRecords, type Source, type SourceScene } from './source.ts';
+export { bareImage, type ContainerQuery, readContainers } from './sources/docker-containers.ts';
+export {
+  createLineSplitter,
+  fetchBody,
+  followLines,
+  type HttpLimits,
+  type HttpRequest,
+} from './sources/http-client.ts';
 export { createSource, type SourceConfig, SourceSection } from './sources/kinds.ts';
+export { readTasks, type TaskQuery } from './sources/marathon-tasks.ts';
+export { type Listed, type Remote, remoteSource } from './sources/remote.ts';
 export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
 export { type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';
