@@ -18,9 +18,17 @@ import {
   startDockerApi,
 } from '../support/docker-api.ts';
 import { eventually } from '../support/eventually.ts';
-import { createFakeRegistry, type LogEntry, recordingLog } from '../support/haproxy.ts';
+import {
+  createFakeRegistry,
+  createHaproxyWorld,
+  freePort,
+  type LogEntry,
+  recordingLog,
+  service,
+} from '../support/haproxy.ts';
 import { answerJson } from '../support/http-backend.ts';
 import { type MarathonApi, startMarathonApi, taskOf } from '../support/marathon-api.ts';
+import { startHttpOrigin } from '../support/origin.ts';
 
 const directory = mkdtempSync(path.join(tmpdir(), 'tandem-remote-'));
 after(() => rmSync(directory, { recursive: true, force: true }));
@@ -446,6 +454,50 @@ describe('marathon', () => {
     } finally {
       await watch.stop();
       await api.close();
+    }
+  });
+});
+
+describe('a discovery daemon', () => {
+  test('routes to containers without a reload, and goes on while Docker is away', async () => {
+    const api = await startDockerApi({ socketPath: fileOf('sock') });
+    const origins = await Promise.all([startHttpOrigin(), startHttpOrigin()]);
+    const [first, second] = origins.map(({ port }, index) =>
+      containerOf(index + 1, { Ports: [{ IP: '0.0.0.0', PrivatePort: 80, PublicPort: port, Type: 'tcp' }] }),
+    );
+    const world = await createHaproxyWorld();
+    const listen = await freePort();
+    const ask = async () => (await fetch(`http://127.0.0.1:${listen}/`)).text();
+    try {
+      api.serve([first]);
+      const docker = { servers: [{ api: api.origin }], image_name: 'team/web', container_port: 80 };
+      const daemon = world.start([service('web', `127.0.0.1:${listen}`, { source: { docker } })]);
+      await world.becomes('web', ['web-1']);
+      assert.equal(await ask(), String(origins[0].port));
+
+      api.serve([first, second]);
+      await world.becomes('web', ['web-1', 'web-2']);
+      const reloads = world.reloads();
+      api.serve([second]);
+      await world.becomes('web', ['web-2']);
+      assert.equal(await ask(), String(origins[1].port));
+
+      await api.hide();
+      await eventually(() =>
+        assert.ok(world.entries.some(({ message }) => message.startsWith('no word of changes'))),
+      );
+      assert.equal(await ask(), String(origins[1].port));
+      api.serveSilently([first]);
+      await api.restore();
+      await world.becomes('web', ['web-1']);
+      assert.equal(await ask(), String(origins[0].port));
+      assert.equal(world.reloads(), reloads, world.reloadReasons());
+      await daemon.stop();
+      await eventually(() => assert.equal(api.open(), 0));
+    } finally {
+      await world.end();
+      await api.close();
+      for (const origin of origins) await origin.close();
     }
   });
 });

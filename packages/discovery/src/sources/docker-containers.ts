@@ -85,7 +85,7 @@ export function bareImage(image: string): string {
  * be asked for.
  */
 export function findNameless(answer: unknown): string[] {
-  if (!Array.isArray(answer)) return [];
+  if (!Array.isArray(answer) || answer.length > MAX_CONTAINERS) return [];
   return (answer as unknown[]).flatMap((entry) => {
     if (!isObject(entry)) return [];
     const { Id: id, Image: image } = entry;

@@ -12,7 +12,7 @@ import {
   readImage,
   withImages,
 } from './docker-containers.ts';
-import { fetchBody, followLines, type HttpRequest } from './http-client.ts';
+import { fetchBody, followLines, type HttpAnswer, type HttpRequest } from './http-client.ts';
 import { isObject, parseJson } from './json.ts';
 import { type Remote, remoteSource } from './remote.ts';
 import { readTls, type TlsFiles, TlsSection } from './remote-files.ts';
@@ -106,33 +106,31 @@ const EVENTS = ['start', 'die', 'stop', 'kill', 'pause', 'unpause', 'health_stat
 const EVENT_FILTER = encodeURIComponent(JSON.stringify({ type: ['container'], event: EVENTS }));
 
 /** The containers of all its daemons. A daemon that is away keeps those that it last had. */
-export function dockerSource(config: DockerConfig, deps: { log: Log }): Source {
+export function dockerSource(config: DockerConfig, deps: { path: string; log: Log }): Source {
+  const log = deps.log.child({ path: deps.path });
   const remotes = config.servers.map((server) => dockerDaemon(config, server));
-  return remoteSource(remotes, { log: deps.log, pace: { resyncMs: config.resyncMs } });
+  return remoteSource(remotes, { log, pace: { resyncMs: config.resyncMs } });
 }
 
 function dockerDaemon(config: DockerConfig, { api, host, name, tls }: DockerServerConfig): Remote {
   const query: ContainerQuery = { ...config, host, name };
   const images = new Map<string, string>();
 
-  async function get(path: string, signal: AbortSignal): Promise<Got> {
+  async function get(path: string, signal: AbortSignal): Promise<HttpAnswer> {
     const request = await requestOf(api, tls, path, signal);
-    if (!request.ok) return request;
-    const answer = await fetchBody(request.value, signal);
-    if (!answer.ok) return answer;
-    if (answer.status === 404) return { ok: true, json: undefined };
-    if (answer.status !== 200) return { ok: false, reason: `status ${answer.status}` };
-    return { ok: true, json: parseJson(answer.body.toString('utf8')) };
+    return request.ok ? fetchBody(request.value, signal) : request;
   }
-  /** What a container was made of never changes. Asks one after the other: there are few, and each only once. */
-  async function learnImages(ids: readonly string[], signal: AbortSignal): Promise<Got | undefined> {
+  /**
+   * Asks one after the other: there are few, and what a container was made of never changes. One that the daemon does
+   * not want to tell of stays unknown, and costs itself only.
+   */
+  async function learnImages(ids: readonly string[], signal: AbortSignal): Promise<HttpAnswer | undefined> {
     for (const id of images.keys()) if (!ids.includes(id)) images.delete(id);
     for (const id of ids) {
       if (images.has(id)) continue;
-      const got = await get(`/containers/${id}/json`, signal);
-      if (!got.ok) return got;
-      const image = readImage(got.json);
-      // It has gone since.
+      const answer = await get(`/containers/${id}/json`, signal);
+      if (!answer.ok) return answer;
+      const image = answer.status === 200 ? readImage(parseJson(answer.body.toString('utf8'))) : undefined;
       if (image !== undefined) images.set(id, image);
     }
     return undefined;
@@ -141,12 +139,14 @@ function dockerDaemon(config: DockerConfig, { api, host, name, tls }: DockerServ
   return {
     name: api.text,
     async list(signal) {
-      const got = await get('/containers/json', signal);
-      if (!got.ok) return got;
-      const nameless = query.imageName === undefined ? [] : findNameless(got.json);
+      const answer = await get('/containers/json', signal);
+      if (!answer.ok) return answer;
+      if (answer.status !== 200) return { ok: false, reason: `status ${answer.status}` };
+      const json = parseJson(answer.body.toString('utf8'));
+      const nameless = query.imageName === undefined ? [] : findNameless(json);
       const failed = await learnImages(nameless, signal);
       if (failed?.ok === false) return failed;
-      const part = readContainers(withImages(got.json, images), query);
+      const part = readContainers(withImages(json, images), query);
       return part === undefined
         ? { ok: false, reason: 'the answer is not a list of containers' }
         : { ok: true, part };
@@ -161,8 +161,6 @@ function dockerDaemon(config: DockerConfig, { api, host, name, tls }: DockerServ
     },
   };
 }
-
-type Got = { readonly ok: true; readonly json: unknown } | { readonly ok: false; readonly reason: string };
 
 /** Without a version in the path: new daemons refuse old versions, and what is read here is in all of them. */
 async function requestOf(

@@ -86,9 +86,10 @@ const MAX_REDIRECTS = 3;
 /** Every change reaches every host of the fleet: they must not all ask the one leader in the same moment. */
 const PACE = { gapMs: 500, splayMs: 250 };
 
-export function marathonSource(config: MarathonConfig, deps: { log: Log }): Source {
-  const remote = marathonMaster(config, deps.log);
-  return remoteSource([remote], { log: deps.log, pace: { ...PACE, resyncMs: config.resyncMs } });
+export function marathonSource(config: MarathonConfig, deps: { path: string; log: Log }): Source {
+  const log = deps.log.child({ path: deps.path });
+  const remote = marathonMaster(config, log);
+  return remoteSource([remote], { log, pace: { ...PACE, resyncMs: config.resyncMs } });
 }
 
 function marathonMaster(config: MarathonConfig, log: Log): Remote {
