@@ -124,6 +124,9 @@ describe('what several remotes have', () => {
     await eventually(() => assert.ok(one.asked() > before));
     await sleep(50);
     assert.equal(watch.snapshots.length, news);
+    const rest = one.asked();
+    await sleep(300);
+    assert.equal(one.asked(), rest, 'nobody has told of a change');
   });
 
   test('what breaks in it reaches the reader', async () => {
