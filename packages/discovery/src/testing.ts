@@ -36,6 +36,16 @@ export { createStructureStore, type StructureStore } from './haproxy/structure-s
 export { publishedBy, reuseRecords, type Source, type SourceScene } from './source.ts';
 export { pickPart } from './sources/multi.ts';
 export { createSource, resolveSourceFiles, type SourceConfig, SourceSection } from './sources/kinds.ts';
+export { bareImage, type ContainerQuery, readContainers } from './sources/docker-containers.ts';
+export {
+  createLineSplitter,
+  fetchBody,
+  followLines,
+  type HttpLimits,
+  type HttpRequest,
+} from './sources/http-client.ts';
+export { readTasks, type TaskQuery } from './sources/marathon-tasks.ts';
+export { type Listed, type Remote, remoteSource } from './sources/remote.ts';
 export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
 export { createWorkers } from './haproxy/workers.ts';
 export { endpointsOf, type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';

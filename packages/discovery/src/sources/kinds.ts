@@ -4,6 +4,8 @@ import type { Source, SourceScene } from '../source.ts';
 import { type DnsConfig, DnsSection, dnsSource } from './dns.ts';
 import { type FileConfig, FileSection, fileSource } from './file.ts';
 import { type MultiConfig, multiSection, multiSource } from './multi.ts';
+import { type DockerConfig, DockerSection, dockerSource } from './docker.ts';
+import { type MarathonConfig, MarathonSection, marathonSource } from './marathon.ts';
 import { registrySource } from './registry.ts';
 import { type StaticConfig, StaticSection, staticSource } from './static.ts';
 
@@ -20,6 +22,8 @@ const KINDS = {
     .lazy(() => multiSection(SourceSection))
     .optional()
     .describe('several sources as one'),
+  docker: DockerSection.optional().describe('containers that publish a port'),
+  marathon: MarathonSection.optional().describe('the tasks of an app of Marathon'),
 };
 
 /** One source as it was configured: plain data, equal when its meaning is equal. */
@@ -28,7 +32,9 @@ export type SourceConfig =
   | { readonly kind: 'static'; readonly options: StaticConfig }
   | { readonly kind: 'file'; readonly options: FileConfig }
   | { readonly kind: 'dns'; readonly options: DnsConfig }
-  | { readonly kind: 'multi'; readonly options: MultiConfig };
+  | { readonly kind: 'multi'; readonly options: MultiConfig }
+  | { readonly kind: 'docker'; readonly options: DockerConfig }
+  | { readonly kind: 'marathon'; readonly options: MarathonConfig };
 
 /** `source`: a map with a single key, the kind. */
 export const SourceSection: z.ZodType<SourceConfig> = z
@@ -51,6 +57,8 @@ function configsOf(entry: z.output<z.ZodObject<typeof KINDS>>): SourceConfig[] {
     ...(entry.file === undefined ? [] : [{ kind: 'file', options: entry.file } as const]),
     ...(entry.dns === undefined ? [] : [{ kind: 'dns', options: entry.dns } as const]),
     ...(entry.multi === undefined ? [] : [{ kind: 'multi', options: entry.multi } as const]),
+    ...(entry.docker === undefined ? [] : [{ kind: 'docker', options: entry.docker } as const]),
+    ...(entry.marathon === undefined ? [] : [{ kind: 'marathon', options: entry.marathon } as const]),
   ];
 }
 
@@ -60,6 +68,9 @@ export function resolveSourceFiles(config: SourceConfig, absolute: (file: string
     case 'registry':
     case 'static':
     case 'dns':
+    case 'docker':
+    case 'marathon':
+      // Those of remote sources are absolute as they are written.
       return config;
     case 'file':
       return { ...config, options: { path: absolute(config.options.path) } };
@@ -86,5 +97,9 @@ export function createSource(config: SourceConfig, scene: SourceScene): Source {
       return dnsSource(config.options, scene.log);
     case 'multi':
       return multiSource(config.options, { ...scene, create: (part) => createSource(part, scene) });
+    case 'docker':
+      return dockerSource(config.options, scene);
+    case 'marathon':
+      return marathonSource(config.options, scene);
   }
 }

@@ -1,0 +1,86 @@
+import { readFile, stat } from 'node:fs/promises';
+import path from 'node:path';
+
+import { type Log, messageOf, systemErrorCode, withDeadline } from '@tandem/core';
+import * as z from 'zod';
+
+import type { HttpRequest } from './http-client.ts';
+
+/** A file that a service file names: who writes service files knows no directory that it could be relative to. */
+export const AbsoluteFile = z
+  .string()
+  .max(4_096)
+  .refine((file) => path.isAbsolute(file), 'must be an absolute path');
+
+/** How the other end proves who it is, and how we do. */
+export const TlsSection = z
+  .strictObject({
+    ca_file: AbsoluteFile.optional().describe(
+      'who must have signed its certificate; default: whom Node trusts',
+    ),
+    cert_file: AbsoluteFile.optional().describe('the certificate that it may ask of a client'),
+    key_file: AbsoluteFile.optional(),
+  })
+  .refine(
+    ({ cert_file: cert, key_file: key }) => (cert === undefined) === (key === undefined),
+    'must have both or neither of cert_file and key_file',
+  )
+  .transform(({ ca_file: caFile, cert_file: certFile, key_file: keyFile }) => ({
+    caFile,
+    certFile,
+    keyFile,
+  }));
+
+export type TlsFiles = z.output<typeof TlsSection>;
+
+type Read<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly reason: string };
+
+/** A file on a dead network file system must not hold up a request for ever. */
+const READ_DEADLINE_MS = 2_000;
+const MAX_FILE_BYTES = 4 << 20;
+
+/** As they are now: certificates are renewed while the daemon runs. */
+export async function readTls(
+  files: TlsFiles | undefined,
+  signal: AbortSignal,
+): Promise<Read<HttpRequest['tls']>> {
+  if (files === undefined) return { ok: true, value: undefined };
+  const texts: (string | undefined)[] = [];
+  for (const file of [files.caFile, files.certFile, files.keyFile]) {
+    const read = file === undefined ? undefined : await readText(file, signal);
+    if (read?.ok === false) return read;
+    texts.push(read?.value);
+  }
+  const [ca, cert, key] = texts;
+  return { ok: true, value: { ca, cert, key } };
+}
+
+/** `user:password` on its only line, as the header of a request. Neither is in any reason. */
+export async function readBasicAuth(file: string, signal: AbortSignal): Promise<Read<string>> {
+  const read = await readText(file, signal);
+  if (!read.ok) return read;
+  const text = read.value.replace(/\r?\n$/, '');
+  if (!/^[^:\p{Cc}]+:\P{Cc}+$/u.test(text))
+    return { ok: false, reason: `${file} does not hold user:password on its only line` };
+  return { ok: true, value: `Basic ${Buffer.from(text).toString('base64')}` };
+}
+
+export async function warnIfOpen(file: string, log: Log): Promise<void> {
+  const found = await stat(file).catch(() => undefined);
+  if (found === undefined || (found.mode & 0o077) === 0) return;
+  const mode = (found.mode & 0o777).toString(8).padStart(4, '0');
+  log.warn({ file, mode, remedy: `chmod 0600 ${file}` }, 'others may read the credentials for a source');
+}
+
+async function readText(file: string, signal: AbortSignal): Promise<Read<string>> {
+  try {
+    return await withDeadline(signal, READ_DEADLINE_MS, async (signal): Promise<Read<string>> => {
+      const found = await stat(file);
+      if (!found.isFile()) return { ok: false, reason: `${file} is not a file` };
+      if (found.size > MAX_FILE_BYTES) return { ok: false, reason: `${file} is too large` };
+      return { ok: true, value: await readFile(file, { encoding: 'utf8', signal }) };
+    });
+  } catch (error) {
+    return { ok: false, reason: `${file} cannot be read: ${systemErrorCode(error) ?? messageOf(error)}` };
+  }
+}
