@@ -5,6 +5,15 @@
 export { type CatalogEntry, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
 export { type Applier, createApplier } from './haproxy/apply.ts';
 export type { Desired } from './haproxy/desired.ts';
+export { DiscoverySection } from './config/discovery.ts';
+export {
+  type FilesConfig,
+  FilesSection,
+  resolveOutputFiles,
+  type TemplateConfig,
+  TemplateSection,
+} from './config/outputs.ts';
+export { createFileOutput, renderInstances } from './outputs/file.ts';
 export { keepApplied } from './haproxy/keep-applied.ts';
 export {
   adoptServers,
@@ -16,7 +25,7 @@ export {
   serverArguments,
 } from './haproxy/membership.ts';
 export type { Structure } from './haproxy/structure.ts';
-export type { Offers } from './output.ts';
+export type { Offer, Offers, Output } from './output.ts';
 export { planChanges, type Step } from './haproxy/plan.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
