@@ -14,6 +14,9 @@ export {
   TemplateSection,
 } from './config/outputs.ts';
 export { createFileOutput, renderInstances } from './outputs/file.ts';
+export { compileTemplate } from './outputs/template-engine.ts';
+export { toTemplateData } from './outputs/template-data.ts';
+export { createTemplateOutput } from './outputs/template.ts';
 export { keepApplied } from './haproxy/keep-applied.ts';
 export {
   adoptServers,

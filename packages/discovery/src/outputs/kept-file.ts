@@ -31,9 +31,9 @@ export function createKeptFile(file: string, mode: number): KeptFile {
 /** Whether a file is exactly this text. False for what is no file: a pipe would be read for ever. */
 export async function holdsText(file: string, text: string): Promise<boolean> {
   try {
+    const bytes = Buffer.from(text);
     const found = await stat(file);
-    if (!found.isFile() || found.size !== Buffer.byteLength(text)) return false;
-    return (await readFile(file, 'utf8')) === text;
+    return found.isFile() && found.size === bytes.length && bytes.equals(await readFile(file));
   } catch {
     return false;
   }
