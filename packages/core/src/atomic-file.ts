@@ -3,17 +3,24 @@ import path from 'node:path';
 
 import { messageOf, systemErrorCode, TandemError } from './errors.ts';
 
+interface WriteOptions {
+  readonly mode?: number;
+  readonly exactMode?: boolean;
+  readonly durable?: boolean;
+}
+
 let counter = 0;
 
 /**
  * Replaces a file in one step: readers see the old text or the new, never a part, and a full disk leaves the old one.
  * `durable` also survives a power cut (fsync of the file and its directory, which may take tens of milliseconds).
- * A text may come in parts, which are written as they are. Throws `FILE_WRITE_FAILED`.
+ * A text may come in parts, which are written as they are. The umask takes its part of `mode`, unless `exactMode` says
+ * that others are meant to read it. Throws `FILE_WRITE_FAILED`.
  */
 export async function writeFileAtomic(
   file: string,
   text: string | readonly Buffer[],
-  options: { mode?: number; durable?: boolean } = {},
+  options: WriteOptions = {},
 ): Promise<void> {
   counter += 1;
   const temporary = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.${counter}.tmp`);
@@ -30,13 +37,11 @@ export async function writeFileAtomic(
   }
 }
 
-async function writeWhole(
-  file: string,
-  text: string | readonly Buffer[],
-  options: { mode?: number; durable?: boolean },
-) {
-  const handle = await open(file, 'wx', options.mode ?? 0o644);
+async function writeWhole(file: string, text: string | readonly Buffer[], options: WriteOptions) {
+  const mode = options.mode ?? 0o644;
+  const handle = await open(file, 'wx', mode);
   try {
+    if (options.exactMode === true) await handle.chmod(mode);
     if (typeof text === 'string') await handle.writeFile(text);
     else await writeParts(handle, text);
     if (options.durable === true) await handle.sync();

@@ -8,6 +8,18 @@ export { queryName } from './dns.ts';
 export { filtered, matchesFilter } from './filter.ts';
 export { type Applied, type Applier, createApplier, type Look } from './haproxy/apply.ts';
 export type { Desired } from './haproxy/desired.ts';
+export { DiscoverySection } from './config/discovery.ts';
+export {
+  type FilesConfig,
+  FilesSection,
+  resolveOutputFiles,
+  type TemplateConfig,
+  TemplateSection,
+} from './config/outputs.ts';
+export { createFileOutput, renderInstances } from './outputs/file.ts';
+export { compileTemplate } from './outputs/template-engine.ts';
+export { toTemplateData } from './outputs/template-data.ts';
+export { createTemplateOutput } from './outputs/template.ts';
 export { keepApplied } from './haproxy/keep-applied.ts';
 export {
   adoptServers,
@@ -21,7 +33,7 @@ export {
   serverArguments,
 } from './haproxy/membership.ts';
 export type { Structure } from './haproxy/structure.ts';
-export type { HoldKind, Offers } from './output.ts';
+export type { HoldKind, Offer, Offers, Output } from './output.ts';
 export { type Circumstances, ORDINARY, planChanges, type Step } from './haproxy/plan.ts';
 export { RunningView } from './haproxy/running-view.ts';
 export { parseServerOptions } from './haproxy/server-options.ts';
