@@ -2,7 +2,13 @@
  * The inner parts of discovery, for the project's own tests and for nobody else: production code imports the package
  * itself. Nothing here is promised to stay.
  */
-export { type CatalogEntry, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
+export { assumeKnown, type CatalogPolicy, type Known, passKnown, recordSnapshot } from './catalog.ts';
+export { type Guard, guardChange, mergeInstances, openGuard, passTime } from './guard.ts';
+export { createHoldsStore } from './holds-store.ts';
+export { findInstances } from './holding.ts';
+export { preferNear } from './locality.ts';
+export { createSelector, selectInstances, type SelectionInput } from './selection.ts';
+export { chooseLeader, chooseSubset } from './subset.ts';
 export { type Applier, createApplier } from './haproxy/apply.ts';
 export type { Desired } from './haproxy/desired.ts';
 export { keepApplied } from './haproxy/keep-applied.ts';
@@ -21,5 +27,5 @@ export { planChanges, type Step } from './haproxy/plan.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
-export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
+export { createSnapshotStore, type SavedCatalog } from './snapshot-store.ts';
 export { type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';
