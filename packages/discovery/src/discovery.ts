@@ -120,6 +120,8 @@ class DiscoveryDaemon implements Discovery {
     } finally {
       signal.removeEventListener('abort', abort);
       abort();
+      // An end may come between a change and its publication.
+      if (this.#publishing !== undefined && this.#boot === 'done') this.#store.save(() => this.#catalog());
       clearImmediate(this.#publishing);
       await Promise.allSettled(tasks);
       await this.#store.close();
