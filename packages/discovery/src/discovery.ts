@@ -230,9 +230,10 @@ class DiscoveryDaemon implements Discovery {
   }
 
   #follow(service: DiscoveredService): void {
-    const { registry, settings, log } = this.#options;
+    const { registry, host, settings, log } = this.#options;
     const following = followService(service, {
       registry,
+      hostName: host.name,
       log,
       guard: settings.guard,
       isUsable,

@@ -13,6 +13,7 @@ import type { Registry } from '@tandem/registry';
 import { assumeKnown, type CatalogPolicy, type Known, passKnown, recordSnapshot } from './catalog.ts';
 import type { DiscoveredService } from './config/discover.ts';
 import type { GuardPolicy } from './config/selection.ts';
+import { filtered } from './filter.ts';
 import type { SavedEntry } from './snapshot-store.ts';
 import type { Source } from './source.ts';
 import { createSource } from './sources/kinds.ts';
@@ -42,6 +43,7 @@ export interface Following {
 
 export interface FollowingDeps {
   readonly registry: Registry;
+  readonly hostName: string;
   readonly log: Log;
   /** For services without their own. */
   readonly guard: GuardPolicy;
@@ -156,9 +158,10 @@ class SourceFollowing implements Following {
   }
 
   #source(): Source {
-    const { registry } = this.#deps;
+    const { registry, hostName, log } = this.#deps;
     const { path, config } = this.#service;
-    return createSource(config.source, { registry, path, format: config.format, log: this.#log });
+    const source = createSource(config.source, { registry, path, format: config.format, hostName, log });
+    return filtered(source, config.filter);
   }
 
   #record(instances: readonly Instance[]): void {

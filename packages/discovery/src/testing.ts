@@ -9,6 +9,7 @@ export { findInstances } from './holding.ts';
 export { preferNear } from './locality.ts';
 export { createSelector, selectInstances, type SelectionInput } from './selection.ts';
 export { chooseLeader, chooseSubset } from './subset.ts';
+export { filtered, matchesFilter } from './filter.ts';
 export { type Applier, createApplier } from './haproxy/apply.ts';
 export type { Desired } from './haproxy/desired.ts';
 export { keepApplied } from './haproxy/keep-applied.ts';
@@ -28,4 +29,7 @@ export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts'
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
 export { createSnapshotStore, type SavedCatalog } from './snapshot-store.ts';
+export { publishedBy, reuseRecords, type Source, type SourceScene } from './source.ts';
+export { pickPart } from './sources/multi.ts';
+export { createSource, resolveSourceFiles, type SourceConfig, SourceSection } from './sources/kinds.ts';
 export { type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';
