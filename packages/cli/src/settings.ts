@@ -23,6 +23,7 @@ import {
   type DiscoverySettings,
   type HaproxyConfig,
   HaproxySection,
+  resolveOutputFiles,
   resolveSourceFiles,
 } from '@tandem/discovery';
 import { RegisterSection, type ServiceRegistration } from '@tandem/registrar';
@@ -93,7 +94,7 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
       registry: resolveRegistryFiles(registry, absolute),
       servicesDir: absolute(services_dir),
       stateDir: absolute(state_dir),
-      discovery: { ...discovery, control: absolute(discovery.control) },
+      discovery: resolveOutputFiles({ ...discovery, control: absolute(discovery.control) }, absolute),
       haproxy: {
         ...haproxy,
         configFile: absolute(haproxy.configFile),

@@ -74,12 +74,12 @@ class DiscoveryDaemon implements Discovery {
   #isEnded = false;
 
   constructor(options: DiscoveryOptions) {
-    const { host, haproxy, stateDir, log } = options;
+    const { host, settings, haproxy, stateDir, log } = options;
     this.#options = options;
     this.#log = log;
     this.#store = createSnapshotStore(path.join(stateDir, 'catalog.json'), log);
     this.#holds = createHoldsStore(path.join(stateDir, 'holds.json'), log);
-    this.#outputs = createOutputs({ haproxy: { config: haproxy, stateDir, log } });
+    this.#outputs = createOutputs({ settings, haproxy, stateDir, log });
     this.#selector = createSelector({ host, isUsable });
   }
 

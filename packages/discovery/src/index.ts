@@ -1,5 +1,6 @@
 export { type Catalog } from './catalog.ts';
 export { DiscoverySection, type DiscoverySettings } from './config/discovery.ts';
+export { resolveOutputFiles } from './config/outputs.ts';
 export { type DiscoverConfig, type DiscoveredService, DiscoverSection } from './config/discover.ts';
 export { type HaproxyConfig, HaproxySection } from './config/haproxy.ts';
 export { createDiscovery, type Discovery } from './discovery.ts';

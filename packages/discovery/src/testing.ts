@@ -12,6 +12,18 @@ export { chooseLeader, chooseSubset } from './subset.ts';
 export { filtered, matchesFilter } from './filter.ts';
 export { type Applier, createApplier } from './haproxy/apply.ts';
 export type { Desired } from './haproxy/desired.ts';
+export { DiscoverySection } from './config/discovery.ts';
+export {
+  type FilesConfig,
+  FilesSection,
+  resolveOutputFiles,
+  type TemplateConfig,
+  TemplateSection,
+} from './config/outputs.ts';
+export { createFileOutput, renderInstances } from './outputs/file.ts';
+export { compileTemplate } from './outputs/template-engine.ts';
+export { toTemplateData } from './outputs/template-data.ts';
+export { createTemplateOutput } from './outputs/template.ts';
 export { keepApplied } from './haproxy/keep-applied.ts';
 export {
   adoptServers,
@@ -23,7 +35,7 @@ export {
   serverArguments,
 } from './haproxy/membership.ts';
 export type { Structure } from './haproxy/structure.ts';
-export type { Offers } from './output.ts';
+export type { Offer, Offers, Output } from './output.ts';
 export { planChanges, type Step } from './haproxy/plan.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
