@@ -6,6 +6,7 @@ import { describe, test } from 'node:test';
 import { createLatest, silentLog } from '@tandem/core';
 import { renderConfig } from '@tandem/discovery';
 import {
+  type Applied,
   type Applier,
   createApplier,
   createStructureStore,
@@ -21,6 +22,8 @@ const desiredOf = (name: string): Desired => ({
   structure: structureOf(),
   membership: membersOf([{ name, host: '10.0.0.1', port: 80 }]),
 });
+
+const DONE: Applied = { kind: 'done' };
 
 /** Runs `keepApplied` on an applier that the test scripts. */
 function keeping(applier: Applier) {
@@ -59,8 +62,9 @@ describe('keeping HAProxy as desired', () => {
       async apply(desired) {
         applied.push(desired);
         if (applied.length === 1) await new Promise<void>((resolve) => (finish = resolve));
+        return DONE;
       },
-      isUndisturbed: () => Promise.resolve(true),
+      look: () => Promise.resolve('as-left'),
     });
     const all = Array.from({ length: 50 }, (_, index) => desiredOf(`i${index}`));
     kept.want(all[0] as Desired);
@@ -79,9 +83,9 @@ describe('keeping HAProxy as desired', () => {
     const kept = keeping({
       apply() {
         attempts += 1;
-        return attempts < 3 ? Promise.reject(new Error('not today')) : Promise.resolve();
+        return attempts < 3 ? Promise.reject(new Error('not today')) : Promise.resolve(DONE);
       },
-      isUndisturbed: () => Promise.resolve(true),
+      look: () => Promise.resolve('as-left'),
     });
     kept.want(desiredOf('a'));
     await eventually(() => assert.equal(attempts, 3));
@@ -94,18 +98,18 @@ describe('keeping HAProxy as desired', () => {
 
   test('a HAProxy that is not the one that was left is looked after', async () => {
     let applies = 0;
-    let isUndisturbed = true;
+    let isDisturbed = false;
     const kept = keeping({
       apply() {
         applies += 1;
-        isUndisturbed = true;
-        return Promise.resolve();
+        isDisturbed = false;
+        return Promise.resolve(DONE);
       },
-      isUndisturbed: () => Promise.resolve(isUndisturbed),
+      look: () => Promise.resolve(isDisturbed ? 'disturbed' : 'as-left'),
     });
     kept.want(desiredOf('a'));
     await eventually(() => assert.equal(applies, 1));
-    isUndisturbed = false;
+    isDisturbed = true;
     kept.ring();
     await eventually(() => assert.equal(applies, 2));
     await kept.end();
@@ -114,12 +118,12 @@ describe('keeping HAProxy as desired', () => {
   test('the end comes at once, also in the middle of an apply or of a wait, and is no failure', async () => {
     for (const apply of [
       (_: Desired, signal: AbortSignal) =>
-        new Promise<void>((_resolve, reject) =>
+        new Promise<Applied>((_resolve, reject) =>
           signal.addEventListener('abort', () => reject(signal.reason as Error)),
         ),
       () => Promise.reject(new Error('not today')),
     ]) {
-      const kept = keeping({ apply, isUndisturbed: () => Promise.resolve(true) });
+      const kept = keeping({ apply, look: () => Promise.resolve('as-left') });
       kept.want(desiredOf('a'));
       await new Promise((resolve) => setTimeout(resolve, 20));
       const before = kept.entries.length;
@@ -136,7 +140,7 @@ describe('a reload', () => {
   /** An applier on a socket whose HAProxy shows a structure's mark, and does nothing when it is told to reload. */
   async function withApplier(
     body: (world: {
-      apply: () => Promise<void>;
+      apply: () => Promise<Applied>;
       show: (structure: typeof old, pid?: string) => void;
       /** What the next answers are of, one after the other, before `show` counts again. */
       interpose: (...answers: { structure: typeof old; pid: string }[]) => void;

@@ -238,8 +238,8 @@ describe('a hostile registry', () => {
           const address = HARMLESS.exec(line)?.[1]?.replace(/^\[|\]$/g, '');
           assert.ok(address !== undefined && isIP(address) !== 0, line);
         }
-        const setAside = rejected.get('web')?.length ?? 0;
-        assert.ok(servers.length + setAside <= instances.length);
+        assert.ok(servers.length <= instances.length);
+        for (const { reason } of rejected.get('web') ?? []) assert.match(reason, /^[\w ,.:-]+$/);
         assert.equal(servers.length, membership.get('web')?.length);
         count += servers.length;
       }),
@@ -259,7 +259,7 @@ describe('a hostile registry', () => {
           fc.asyncProperty(children, async (children) => {
             const membership = membersOf(instancesOf(children));
             const plan = planChanges({ ...running, backends: new Map() }, { mark, structure, membership });
-            assert.ok(plan.kind === 'update');
+            assert.equal(plan.reload, undefined);
             // The socket answers too little, so that this rejects; what counts is what it has heard.
             await executeSteps(socket, plan.steps, running).catch(() => {});
             for (const line of heard.splice(0).join('').split('\n'))
