@@ -13,6 +13,7 @@ import {
   type Discovery,
   type DiscoveredService,
   DiscoverSection,
+  DiscoverySection,
   type HaproxyConfig,
   HaproxySection,
   readMasterPid,
@@ -47,6 +48,8 @@ export function recordingLog(): { log: Log; entries: LogEntry[] } {
 /** Only `watch`: silent about a path until the test says something of it. */
 export interface FakeRegistry extends Registry {
   say(path: string, instances: readonly Instance[]): void;
+  /** As a registry that is away: says nothing of a path to those who ask from now on. */
+  hush(path: string): void;
   /** Lets every watch of a path throw, once. */
   fail(path: string): void;
   /** How many watches of a path are open. */
@@ -77,6 +80,7 @@ export function createFakeRegistry(): FakeRegistry {
       known.set(path, snapshot);
       for (const mailbox of mailboxesOf(path)) mailbox.set(snapshot);
     },
+    hush: (path) => void known.delete(path),
     fail(path) {
       for (const mailbox of mailboxesOf(path)) mailbox.set(new Error('the registry is broken'));
     },
@@ -97,6 +101,13 @@ export interface Daemon {
   stop(): Promise<void>;
 }
 
+/** What a daemon is told beside its services and its HAProxy. */
+export interface DaemonOptions {
+  readonly host?: { readonly name: string; readonly labels: Readonly<Record<string, string>> };
+  /** `discovery` of the host file. Without it no loss is implausible: most tests are about what HAProxy does with one. */
+  readonly settings?: Record<string, unknown>;
+}
+
 export interface HaproxyWorld {
   readonly directory: string;
   readonly stateDir: string;
@@ -105,7 +116,11 @@ export interface HaproxyWorld {
   readonly entries: LogEntry[];
   readonly log: Log;
   /** Starts a daemon on these files; its successor finds what it left. */
-  start(services: readonly DiscoveredService[], config?: Partial<HaproxyConfig>): Daemon;
+  start(
+    services: readonly DiscoveredService[],
+    config?: Partial<HaproxyConfig>,
+    options?: DaemonOptions,
+  ): Daemon;
   masterPid(): Promise<number>;
   workerPid(): Promise<number>;
   /** Commands of an operator, behind the daemon's back. */
@@ -164,10 +179,16 @@ class World implements HaproxyWorld {
     this.entries = entries;
   }
 
-  start(services: readonly DiscoveredService[], config: Partial<HaproxyConfig> = {}): Daemon {
+  start(
+    services: readonly DiscoveredService[],
+    config: Partial<HaproxyConfig> = {},
+    options: DaemonOptions = {},
+  ): Daemon {
     const { registry, stateDir, log } = this;
     const haproxy = { ...this.config, ...config };
-    const discovery = createDiscovery({ registry, haproxy, stateDir, log });
+    const { host = { name: 'host-1', labels: {} } } = options;
+    const settings = DiscoverySection.parse(options.settings ?? { guard: { max_lost_percent: 100 } });
+    const discovery = createDiscovery({ registry, host, settings, haproxy, stateDir, log });
     const controller = new AbortController();
     discovery.update(services);
     const ended = discovery.run(controller.signal);

@@ -21,8 +21,11 @@ import {
   type DiscoveredService,
   findPathProblems,
   findRoutingProblems,
+  DiscoverySection,
+  type DiscoverySettings,
   type HaproxyConfig,
   HaproxySection,
+  resolveOutputFiles,
   resolveSourceFiles,
 } from '@tandem/discovery';
 import { RegisterSection, type ServiceRegistration } from '@tandem/registrar';
@@ -45,6 +48,7 @@ const HostFile = z.strictObject({
     .default('services.d')
     .describe('one file per service; relative to this file'),
   state_dir: z.string().min(1).default('/var/lib/tandem').describe('what has to survive a restart'),
+  discovery: DiscoverySection.prefault({}),
   haproxy: HaproxySection.prefault({}),
   log: LogSection.prefault({}),
 });
@@ -73,6 +77,7 @@ export interface HostSettings {
   readonly registry: RegistryConfig;
   readonly servicesDir: string;
   readonly stateDir: string;
+  readonly discovery: DiscoverySettings;
   readonly haproxy: HaproxyConfig;
   readonly log: z.output<typeof LogSection>;
 }
@@ -80,7 +85,7 @@ export interface HostSettings {
 export async function loadHostSettings(file: string): Promise<Loaded<HostSettings>> {
   const loaded = await loadFile(file, HostFile);
   if (!loaded.ok) return loaded;
-  const { registry, services_dir, state_dir, haproxy, log } = loaded.value;
+  const { registry, services_dir, state_dir, discovery, haproxy, log } = loaded.value;
   const host = resolveHost(loaded.value.host);
   const absolute = (part: string) => path.resolve(path.dirname(file), part);
   const located: HaproxyConfig = {
@@ -99,6 +104,7 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
       registry: resolveRegistryFiles(registry, absolute),
       servicesDir: absolute(services_dir),
       stateDir: absolute(state_dir),
+      discovery: resolveOutputFiles({ ...discovery, control: absolute(discovery.control) }, absolute),
       haproxy: located,
       log,
     },

@@ -14,12 +14,12 @@ let counter = 0;
 /**
  * Replaces a file in one step: readers see the old text or the new, never a part, and a full disk leaves the old one.
  * `durable` also survives a power cut (fsync of the file and its directory, which may take tens of milliseconds).
- * A text may come in parts, which are written as they are. The umask takes its part of `mode`, unless `exactMode` says
- * that others are meant to read it. Throws `FILE_WRITE_FAILED`.
+ * The umask takes its part of `mode`, unless `exactMode` says that others are meant to read it. A text may come in
+ * parts, which are written as they are; those of an iterator are never in memory together. Throws `FILE_WRITE_FAILED`.
  */
 export async function writeFileAtomic(
   file: string,
-  text: string | readonly Buffer[],
+  text: string | readonly Buffer[] | Iterable<Buffer>,
   options: WriteOptions = {},
 ): Promise<void> {
   counter += 1;
@@ -37,13 +37,18 @@ export async function writeFileAtomic(
   }
 }
 
-async function writeWhole(file: string, text: string | readonly Buffer[], options: WriteOptions) {
+async function writeWhole(
+  file: string,
+  text: string | readonly Buffer[] | Iterable<Buffer>,
+  options: WriteOptions,
+) {
   const mode = options.mode ?? 0o644;
   const handle = await open(file, 'wx', mode);
   try {
     if (options.exactMode === true) await handle.chmod(mode);
     if (typeof text === 'string') await handle.writeFile(text);
-    else await writeParts(handle, text);
+    else if (Array.isArray(text)) await writeParts(handle, text as readonly Buffer[]);
+    else for (const part of text) await writeParts(handle, [part]);
     if (options.durable === true) await handle.sync();
   } finally {
     await handle.close();

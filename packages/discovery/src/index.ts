@@ -1,7 +1,12 @@
 export { type Catalog } from './catalog.ts';
+export { DiscoverySection, type DiscoverySettings } from './config/discovery.ts';
+export { resolveOutputFiles } from './config/outputs.ts';
 export { type DiscoverConfig, type DiscoveredService, DiscoverSection } from './config/discover.ts';
 export { type HaproxyConfig, HaproxySection } from './config/haproxy.ts';
 export { createDiscovery, type Discovery } from './discovery.ts';
+export type { HoldAnswer } from './holding.ts';
+export type { HoldKind } from './output.ts';
+export type { DiscoveryState, HaproxyState, InstanceState, ServiceState } from './state.ts';
 export { createDesiredBuilder } from './haproxy/desired.ts';
 export { buildStructure } from './haproxy/structure.ts';
 export { checkConfig } from './haproxy/check-config.ts';

@@ -3,8 +3,14 @@
  * itself. Nothing here is promised to stay.
  */
 export { type AddressResolver, createAddressResolver, withAddresses } from './addresses.ts';
-export { type CatalogEntry, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
 export { queryName } from './dns.ts';
+export { assumeKnown, type CatalogPolicy, type Known, passKnown, recordSnapshot } from './catalog.ts';
+export { type Guard, guardChange, mergeInstances, openGuard, passTime } from './guard.ts';
+export { createHoldsStore } from './holds-store.ts';
+export { findInstances } from './holding.ts';
+export { preferNear } from './locality.ts';
+export { createSelector, selectInstances, type SelectionInput } from './selection.ts';
+export { chooseLeader, chooseSubset } from './subset.ts';
 export { filtered, matchesFilter } from './filter.ts';
 export { type Applied, type Applier, createApplier, type Look } from './haproxy/apply.ts';
 export type { Desired } from './haproxy/desired.ts';
@@ -45,6 +51,7 @@ export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts'
 export { reloadTo } from './haproxy/reload.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
+export { createSnapshotStore, type SavedCatalog } from './snapshot-store.ts';
 export { publishedBy, reuseRecords, type Source, type SourceScene } from './source.ts';
 export { pickPart } from './sources/multi.ts';
 export { createSource, resolveSourceFiles, type SourceConfig, SourceSection } from './sources/kinds.ts';
@@ -58,7 +65,6 @@ export {
 } from './sources/http-client.ts';
 export { readTasks, type TaskQuery } from './sources/marathon-tasks.ts';
 export { type Listed, type Remote, remoteSource } from './sources/remote.ts';
-export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
 export { createWorkers } from './haproxy/workers.ts';
 export { endpointsOf, type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';
 export { type Endpoint, formatBind, overlaps, parseEndpoint } from './haproxy/endpoints.ts';

@@ -20,7 +20,14 @@ export function runDiscovery(configFile: string): Promise<void> {
     );
     const registry = await openRegistry(settings.registry, { log });
     try {
-      const discovery = createDiscovery({ registry, haproxy, stateDir: settings.stateDir, log });
+      const discovery = createDiscovery({
+        registry,
+        host: settings.host,
+        settings: settings.discovery,
+        haproxy,
+        stateDir: settings.stateDir,
+        log,
+      });
       await followServices((services) => discovery.update(services.discovered));
       await discovery.run(signal);
     } finally {

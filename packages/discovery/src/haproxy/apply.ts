@@ -4,7 +4,12 @@ import path from 'node:path';
 import { isTandemError, type Log, messageOf, TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
-import { createStructureChooser, RETRY_REFUSED_MS, type StructureChooser } from './choose-structure.ts';
+import {
+  createStructureChooser,
+  RETRY_REFUSED_MS,
+  type Shortfall,
+  type StructureChooser,
+} from './choose-structure.ts';
 import { type ConfigFile, createConfigFile } from './config-file.ts';
 import type { Desired } from './desired.ts';
 import { backendsWithKeptHealth, createKeptHealth, type KeptHealth } from './kept-health.ts';
@@ -38,6 +43,15 @@ export interface Applier {
 /** `awaiting`: the file is as desired, and somebody else has to start HAProxy. */
 export type Applied =
   { readonly kind: 'done' } | { readonly kind: 'awaiting' } | { readonly kind: 'later'; readonly ms: number };
+/** What an applier has found and what it cannot do, for people. */
+export interface ApplierReport extends Shortfall {
+  /** The HAProxy that it knows; undefined while none is known. */
+  readonly haproxy: RunningIdentity | undefined;
+}
+
+export interface ReportingApplier extends Applier {
+  report(): ApplierReport;
+}
 
 /** `due`: an apply has something to do that was begun before. `disturbed`: somebody else has changed something. */
 export type Look = 'as-left' | 'due' | 'disturbed';
@@ -68,11 +82,11 @@ const MIN_READING_INTERVAL_MS = 450;
 const READING_SHARE = 20;
 const SAMPLE_INTERVAL_MS = 1_000;
 
-export function createApplier(deps: ApplierDeps): Applier {
+export function createApplier(deps: ApplierDeps): ReportingApplier {
   return new FileFirstApplier(deps);
 }
 
-class FileFirstApplier implements Applier {
+class FileFirstApplier implements ReportingApplier {
   readonly #deps: ApplierDeps;
   readonly #workers: Workers;
   readonly #chooser: StructureChooser;
@@ -132,6 +146,10 @@ class FileFirstApplier implements Applier {
       );
     }
     return applied;
+  }
+
+  report(): ApplierReport {
+    return { haproxy: this.#view?.identity, ...this.#chooser.shortfall };
   }
 
   async look(signal: AbortSignal): Promise<Look> {

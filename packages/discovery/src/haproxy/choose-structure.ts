@@ -11,10 +11,19 @@ import type { StructureStore } from './structure-store.ts';
 import { endpointsOf, type SetAside, vetStructure, whyTaken } from './vet.ts';
 import type { Workers } from './workers.ts';
 
+/** What of the wanted structure is not in force. */
+export interface Shortfall {
+  /** Services that go on with their last good version, or not at all. */
+  readonly setAside: readonly SetAside[];
+  /** What HAProxy says against the whole; the last good structure goes on. */
+  readonly refused: string | undefined;
+}
+
 /** Decides which structure HAProxy is given: the wanted one as far as it can run, else the last good one. */
 export interface StructureChooser {
   /** The last structure that HAProxy has really run. */
   readonly good: { readonly structure: Structure; readonly mark: string } | undefined;
+  readonly shortfall: Shortfall;
   /** Whether it is time to try once more what could not be had when it was last asked for. */
   isRetryDue(): boolean;
   /** Rejects with `HAPROXY_REJECTED` when HAProxy takes nothing at all. */
@@ -31,6 +40,8 @@ export interface StructureChooser {
 export const RETRY_REFUSED_MS = 30_000;
 /** A port may be free again at any time. */
 const RETRY_SET_ASIDE_MS = 5_000;
+
+const NONE: Shortfall = { setAside: [], refused: undefined };
 
 export function createStructureChooser(deps: ChooserDeps): StructureChooser {
   return new VettingChooser(deps);
@@ -52,7 +63,15 @@ class VettingChooser implements StructureChooser {
   #checked: string | undefined;
   #refused: { mark: string; until: number; complaint: string } | undefined;
   /** A structure without the services that had to be set aside, and the mark of the whole. */
-  #partial: { readonly of: string; readonly structure: Structure; readonly until: number } | undefined;
+  #partial:
+    | {
+        readonly of: string;
+        readonly structure: Structure;
+        readonly setAside: readonly SetAside[];
+        readonly until: number;
+      }
+    | undefined;
+  #shortfall: Shortfall = NONE;
   #complained = '[]';
   #retryAt = Infinity;
 
@@ -62,6 +81,10 @@ class VettingChooser implements StructureChooser {
 
   get good(): { readonly structure: Structure; readonly mark: string } | undefined {
     return this.#good;
+  }
+
+  get shortfall(): Shortfall {
+    return this.#shortfall;
   }
 
   async load(): Promise<void> {
@@ -88,6 +111,10 @@ class VettingChooser implements StructureChooser {
     const chosen = await this.#pick(wanted, signal);
     const isWhole = markOf(chosen) === markOf(wanted);
     const until = Math.min(this.#partial?.until ?? Infinity, this.#refused?.until ?? Infinity);
+    const partial = this.#partial?.structure === chosen ? this.#partial : undefined;
+    if (isWhole) this.#shortfall = NONE;
+    else if (partial !== undefined) this.#shortfall = { setAside: partial.setAside, refused: undefined };
+    else this.#shortfall = { setAside: [], refused: this.#refused?.complaint };
     this.#retryAt = isWhole ? Infinity : Math.max(until, performance.now() + RETRY_SET_ASIDE_MS);
     return chosen;
   }
@@ -130,7 +157,7 @@ class VettingChooser implements StructureChooser {
     }
     this.#complained = text;
     const until = performance.now() + RETRY_SET_ASIDE_MS;
-    this.#partial = setAside.length === 0 ? undefined : { of: mark, structure, until };
+    this.#partial = setAside.length === 0 ? undefined : { of: mark, structure, setAside, until };
     return structure;
   }
 
