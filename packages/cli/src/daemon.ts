@@ -14,13 +14,9 @@ import {
   watchDirectories,
 } from '@tandem/core';
 
-import {
-  createServiceFiles,
-  type HostSettings,
-  loadHostSettings,
-  registryProblems,
-  type Services,
-} from './settings.ts';
+import { hostProblems } from './host-problems.ts';
+import { createServiceFiles, type Services } from './service-files.ts';
+import { type HostSettings, loadHostSettings } from './settings.ts';
 
 /** How a daemon is asked to end: for good, or leaving everything to a successor. */
 export type Ending = 'stop' | 'hand-over';
@@ -50,7 +46,7 @@ export async function runDaemon(
   const loaded = await loadHostSettings(path.resolve(configFile));
   if (!loaded.ok) throw invalidConfig(loaded.problems);
   const settings = loaded.value;
-  const problems = await registryProblems(settings);
+  const problems = await hostProblems(settings);
   if (problems.length > 0) throw invalidConfig(problems);
   const log = createLog({ level: settings.log.level, name });
   await makeDirectory(settings.stateDir, 'state_dir');

@@ -10,7 +10,7 @@ export {
 } from './codec/codec.ts';
 export { decodeNerveName, decodeNerveRecord, encodeNerveRecord, nerveNamePrefix } from './codec/nerve.ts';
 export { loadDirectory, type LoadedDirectory, loadFile } from './config/load.ts';
-export { type ConfigProblem, formatProblem, type Loaded } from './config/problem.ts';
+export { type ConfigProblem, formatProblem, type Loaded, nearest } from './config/problem.ts';
 export {
   checkFormat,
   formatKeys,

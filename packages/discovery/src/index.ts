@@ -1,6 +1,8 @@
 export { type Catalog } from './catalog.ts';
 export { type DiscoverConfig, type DiscoveredService, DiscoverSection } from './config/discover.ts';
+export { DiscoverySection, type DiscoverySettings } from './config/discovery.ts';
 export { type HaproxyConfig, HaproxySection } from './config/haproxy.ts';
+export { Listen } from './config/lines.ts';
 export { createDiscovery, type Discovery } from './discovery.ts';
 export { createDesiredBuilder } from './haproxy/desired.ts';
 export { buildStructure } from './haproxy/structure.ts';

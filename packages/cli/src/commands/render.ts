@@ -6,7 +6,8 @@ import { openRegistry } from '@tandem/registry';
 import type { CommandModule } from 'yargs';
 
 import { invalidConfig } from '../daemon.ts';
-import { createServiceFiles, type HostSettings, loadHostSettings, type Services } from '../settings.ts';
+import { createServiceFiles, type Services } from '../service-files.ts';
+import { type HostSettings, loadHostSettings } from '../settings.ts';
 import { configOption } from './options.ts';
 
 interface RenderArguments {

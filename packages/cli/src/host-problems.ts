@@ -1,0 +1,35 @@
+import { readFile } from 'node:fs/promises';
+
+import { type ConfigProblem, locate, MAX_CONTROL_PATH } from '@tandem/core';
+
+import { hostConflicts } from './service-files.ts';
+import { type HostSettings, registryProblems } from './settings.ts';
+
+/** What is wrong with a host file whose every key is well-formed: with what it names, and with its keys together. */
+export async function hostProblems(settings: HostSettings): Promise<ConfigProblem[]> {
+  const found = await Promise.all([
+    registryProblems(settings),
+    hostConflicts(settings),
+    socketProblems(settings),
+  ]);
+  return found.flat();
+}
+
+/** A relative path is longer than it looks. */
+async function socketProblems({ file, discovery, haproxy }: HostSettings): Promise<ConfigProblem[]> {
+  const sockets = [
+    { at: ['discovery', 'control'], name: discovery.control },
+    { at: ['haproxy', 'runtime_socket'], name: haproxy.runtimeSocket },
+    { at: ['haproxy', 'master_socket'], name: haproxy.masterSocket },
+  ];
+  const tooLong = sockets.filter(({ name }) => Buffer.byteLength(name) > MAX_CONTROL_PATH);
+  if (tooLong.length === 0) return [];
+  const text = await readFile(file, 'utf8').catch(() => '');
+  return tooLong.map(({ at, name }) => ({
+    file,
+    ...locate(text, at),
+    path: at.join('.'),
+    reason: `${name} has more than ${MAX_CONTROL_PATH} characters, which is too long for a socket`,
+    remedy: 'Choose a shorter path',
+  }));
+}
