@@ -1,8 +1,14 @@
 import { readFile } from 'node:fs/promises';
+import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 
 import { type ConfigProblem, loadDirectory, locate, nearest, RegistryPath, SafeName } from '@tandem/core';
-import { type DiscoverConfig, type DiscoveredService, DiscoverSection } from '@tandem/discovery';
+import {
+  type DiscoverConfig,
+  type DiscoveredService,
+  DiscoverSection,
+  resolveSourceFiles,
+} from '@tandem/discovery';
 import { RegisterSection, type ServiceRegistration } from '@tandem/registrar';
 import { servicePath } from '@tandem/registry';
 import * as z from 'zod';
@@ -96,13 +102,22 @@ export function createServiceFiles(settings: HostSettings): ServiceFiles {
 
 function readFileOf(settings: HostSettings, definition: ServiceDefinition): ReadFile {
   const { service, register, discover } = definition;
-  const path = pathOf(settings, definition);
+  const at = pathOf(settings, definition);
   return {
     definition,
     claims: claimsOf(settings, definition),
-    registration: register === undefined ? undefined : { service, path, config: register },
-    discovered: discover === undefined ? undefined : { service, path, config: discover },
+    registration: register === undefined ? undefined : { service, path: at, config: register },
+    discovered:
+      discover === undefined
+        ? undefined
+        : { service, path: at, config: withAbsoluteFiles(settings, discover) },
   };
+}
+
+/** Files that a service names lie beside the host file, like everything that is relative. */
+function withAbsoluteFiles({ file }: HostSettings, discover: DiscoverConfig): DiscoverConfig {
+  const absolute = (part: string) => path.resolve(path.dirname(file), part);
+  return { ...discover, source: resolveSourceFiles(discover.source, absolute) };
 }
 
 function pathOf({ registry }: HostSettings, { service, path: own }: ServiceDefinition): string {

@@ -27,7 +27,7 @@ export {
   SafeName,
 } from './config/sections.ts';
 export { watchDirectories } from './config/watch.ts';
-export { locate, parseYaml } from './config/yaml.ts';
+export { locate, locator, parseYaml } from './config/yaml.ts';
 export { askControl } from './control/client.ts';
 export { type ControlAnswer, type ControlRoute, openControl } from './control/server.ts';
 export { MAX_CONTROL_PATH } from './control/socket.ts';

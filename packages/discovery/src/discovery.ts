@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 
@@ -201,7 +202,7 @@ class DiscoveryDaemon implements Discovery {
       try {
         const { registry } = this.#options;
         const { path, config } = service;
-        const scene = { registry, path, format: config.format, log: this.#log };
+        const scene = { registry, path, format: config.format, hostName: hostname(), log: this.#log };
         for await (const snapshot of createSource(config.source, scene).watch(signal)) {
           if (signal.aborted) return;
           this.#record(service, snapshot);

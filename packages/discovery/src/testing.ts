@@ -3,6 +3,7 @@
  * itself. Nothing here is promised to stay.
  */
 export { type CatalogEntry, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
+export { filtered, matchesFilter } from './filter.ts';
 export { type Applier, createApplier } from './haproxy/apply.ts';
 export type { Desired } from './haproxy/desired.ts';
 export { keepApplied } from './haproxy/keep-applied.ts';
@@ -21,5 +22,7 @@ export { planChanges, type Step } from './haproxy/plan.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
+export { publishedBy, reuseRecords, type Source, type SourceScene } from './source.ts';
+export { createSource, type SourceConfig, SourceSection } from './sources/kinds.ts';
 export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
 export { type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';

@@ -1,7 +1,9 @@
 import * as z from 'zod';
 
 import type { Source, SourceScene } from '../source.ts';
+import { type FileConfig, FileSection, fileSource } from './file.ts';
 import { registrySource } from './registry.ts';
+import { type StaticConfig, StaticSection, staticSource } from './static.ts';
 
 /** Every kind of source: a key in the configuration, its schema here, its factory below. */
 const KINDS = {
@@ -9,23 +11,55 @@ const KINDS = {
     .strictObject({})
     .optional()
     .describe('the announcements in the registry, below the path of the service'),
+  static: StaticSection.optional().describe('instances that stand here, and never change'),
+  file: FileSection.optional().describe('a file that something else on this host writes'),
 };
 
 /** One source as it was configured: plain data, equal when its meaning is equal. */
-export type SourceConfig = { readonly kind: 'registry' };
+export type SourceConfig =
+  | { readonly kind: 'registry' }
+  | { readonly kind: 'static'; readonly options: StaticConfig }
+  | { readonly kind: 'file'; readonly options: FileConfig };
 
 /** `source`: a map with a single key, the kind. */
 export const SourceSection = z.strictObject(KINDS).transform((entry, context): SourceConfig => {
+  const given = configsOf(entry);
+  const [only] = given;
+  // A mistyped kind has been named already.
   if (context.issues.length > 0) return z.NEVER;
-  if (entry.registry !== undefined) return { kind: 'registry' };
+  if (only !== undefined && given.length === 1) return only;
   const known = Object.keys(KINDS).join(', ');
   context.addIssue({ code: 'custom', message: `must have exactly one kind of source (known: ${known})` });
   return z.NEVER;
 });
 
+function configsOf(entry: z.output<z.ZodObject<typeof KINDS>>): SourceConfig[] {
+  return [
+    ...(entry.registry === undefined ? [] : [{ kind: 'registry' } as const]),
+    ...(entry.static === undefined ? [] : [{ kind: 'static', options: entry.static } as const]),
+    ...(entry.file === undefined ? [] : [{ kind: 'file', options: entry.file } as const]),
+  ];
+}
+
+/** The same with every file that it names absolute. */
+export function resolveSourceFiles(config: SourceConfig, absolute: (file: string) => string): SourceConfig {
+  switch (config.kind) {
+    case 'registry':
+    case 'static':
+      return config;
+    case 'file':
+      return { ...config, options: { path: absolute(config.options.path) } };
+  }
+}
+
+/** Makes a configured source ready to be watched. Reads and connects to nothing before somebody watches. */
 export function createSource(config: SourceConfig, scene: SourceScene): Source {
   switch (config.kind) {
     case 'registry':
       return registrySource(scene);
+    case 'static':
+      return staticSource(config.options);
+    case 'file':
+      return fileSource(config.options, scene.log);
   }
 }
