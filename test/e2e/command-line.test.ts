@@ -210,7 +210,7 @@ describe('the command line', { concurrency: 2 }, () => {
     );
   });
 
-  test('render prints what would be written, and says when the registry is silent', async () => {
+  test('render prints what would be written, and says when a source is silent', async () => {
     const host = HOST.replace('127.0.0.1:2181', '127.0.0.1:1');
     const config = path.join(await configure({ host }), 'tandem.yaml');
 
@@ -221,7 +221,7 @@ describe('the command line', { concurrency: 2 }, () => {
     assert.match(offline.stdout, /\nfrontend web\n {2}mode http\n {2}bind 127\.0\.0\.1:3210\n/);
     assert.equal(silent.code, 1);
     assert.equal(silent.stdout, offline.stdout);
-    assert.match(silent.stderr, /the registry did not answer for web/);
+    assert.match(silent.stderr, /the source of web did not answer in time/);
   });
 
   test('render with a registry in memory needs no other, and has no servers', async () => {

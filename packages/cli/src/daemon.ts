@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 
 import {
   acquireProcessLock,
@@ -104,10 +105,28 @@ async function followServices(options: {
     apply(services);
   };
   // Watching begins before reading, so that a change in between is not missed.
-  onHangup(() => reasons.set(true));
+  onHangup(() => {
+    reasons.set(true);
+    void reviewHostFile(settings, log).catch((error: unknown) => {
+      log.error({ err: messageOf(error) }, 'cannot look at the host file');
+    });
+  });
   void forEach(watchDirectories([settings.servicesDir], { signal }), () => reasons.set(true), log);
   await reload();
   void forEach(reasons, reload, log);
+}
+
+/**
+ * Says what the host file means by now. Its settings stay those of the start: a restart takes new ones, and costs
+ * nobody a request.
+ */
+async function reviewHostFile(settings: HostSettings, log: Log): Promise<void> {
+  const loaded = await loadHostSettings(settings.file);
+  const problems = loaded.ok ? await hostProblems(loaded.value) : loaded.problems;
+  for (const problem of problems)
+    log.error({ ...problem }, 'a mistake in the host file, going on with the settings of the start');
+  if (loaded.ok && problems.length === 0 && !isDeepStrictEqual(loaded.value, settings))
+    log.warn({ file: settings.file }, 'the host file has changed, a restart of the daemon will take it');
 }
 
 /** Takes every value; a failure costs that value only, and is logged. */
