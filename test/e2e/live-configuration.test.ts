@@ -17,7 +17,7 @@ interface Scene extends AsyncDisposable {
   readonly port: number;
   readonly load: Load;
   /** Writes `web` with these origins. */
-  writeWeb(origins: readonly Origin[], more?: string): Promise<void>;
+  readonly writeWeb: (origins: readonly Origin[], more?: string) => Promise<void>;
   /** Every request so far got its answer. */
   assertNothingFailed(): Promise<void>;
 }

@@ -713,7 +713,7 @@ describe('the ends of a life', () => {
         await daemon.stop();
         const script = `
         import { silentLog } from '@tandem/core';
-        import { createDiscovery, DiscoverSection } from '@tandem/discovery';
+        import { createDiscovery, DiscoverSection, DiscoverySection } from '@tandem/discovery';
         const registry = {
           async *watch(path, signal) {
             yield { instances: ${JSON.stringify([a.instance('a')])}, rejected: [] };
@@ -721,7 +721,10 @@ describe('the ends of a life', () => {
           },
         };
         const haproxy = ${JSON.stringify(world.config)};
-        const discovery = createDiscovery({ registry, haproxy, stateDir: '${world.stateDir}', log: silentLog });
+        const host = { name: 'host-1', labels: {} };
+        const settings = DiscoverySection.parse({});
+        const stateDir = '${world.stateDir}';
+        const discovery = createDiscovery({ registry, host, settings, haproxy, stateDir, log: silentLog });
         const config = DiscoverSection.parse({ listen: ${port}, balance: 'leastconn' });
         discovery.update([{ service: 'web', path: '/services/web', config }]);
         const controller = new AbortController();

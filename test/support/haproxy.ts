@@ -13,6 +13,7 @@ import {
   type Discovery,
   type DiscoveredService,
   DiscoverSection,
+  DiscoverySection,
   type HaproxyConfig,
   HaproxySection,
   readMasterPid,
@@ -97,6 +98,13 @@ export interface Daemon {
   stop(): Promise<void>;
 }
 
+/** What a daemon is told beside its services and its HAProxy. */
+export interface DaemonOptions {
+  readonly host?: { readonly name: string; readonly labels: Readonly<Record<string, string>> };
+  /** `discovery` of the host file. */
+  readonly settings?: Record<string, unknown>;
+}
+
 export interface HaproxyWorld {
   readonly directory: string;
   readonly stateDir: string;
@@ -105,7 +113,11 @@ export interface HaproxyWorld {
   readonly entries: LogEntry[];
   readonly log: Log;
   /** Starts a daemon on these files; its successor finds what it left. */
-  start(services: readonly DiscoveredService[], config?: Partial<HaproxyConfig>): Daemon;
+  start(
+    services: readonly DiscoveredService[],
+    config?: Partial<HaproxyConfig>,
+    options?: DaemonOptions,
+  ): Daemon;
   masterPid(): Promise<number>;
   workerPid(): Promise<number>;
   /** Commands of an operator, behind the daemon's back. */
@@ -159,10 +171,16 @@ class World implements HaproxyWorld {
     this.entries = entries;
   }
 
-  start(services: readonly DiscoveredService[], config: Partial<HaproxyConfig> = {}): Daemon {
+  start(
+    services: readonly DiscoveredService[],
+    config: Partial<HaproxyConfig> = {},
+    options: DaemonOptions = {},
+  ): Daemon {
     const { registry, stateDir, log } = this;
     const haproxy = { ...this.config, ...config };
-    const discovery = createDiscovery({ registry, haproxy, stateDir, log });
+    const { host = { name: 'host-1', labels: {} } } = options;
+    const settings = DiscoverySection.parse(options.settings ?? {});
+    const discovery = createDiscovery({ registry, host, settings, haproxy, stateDir, log });
     const controller = new AbortController();
     discovery.update(services);
     const ended = discovery.run(controller.signal);

@@ -49,7 +49,7 @@ export interface HostSettings {
   readonly registry: RegistryConfig;
   readonly servicesDir: string;
   readonly stateDir: string;
-  readonly discovery: DiscoverySettings;
+  readonly discovery: DiscoverySettings & { readonly control: string };
   readonly haproxy: HaproxyConfig;
   readonly log: z.output<typeof LogSection>;
 }
@@ -68,7 +68,12 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
       registry: resolveRegistryFiles(registry, absolute),
       servicesDir: absolute(services_dir),
       stateDir: absolute(state_dir),
-      discovery: { ...discovery, control: absolute(discovery.control) },
+      discovery: {
+        ...discovery,
+        control: absolute(
+          discovery.control ?? path.join(path.dirname(haproxy.runtimeSocket), 'discovery.sock'),
+        ),
+      },
       haproxy: {
         ...haproxy,
         ...(haproxy.reload?.kind === 'master-socket'

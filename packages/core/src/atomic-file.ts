@@ -8,11 +8,11 @@ let counter = 0;
 /**
  * Replaces a file in one step: readers see the old text or the new, never a part, and a full disk leaves the old one.
  * `durable` also survives a power cut (fsync of the file and its directory, which may take tens of milliseconds).
- * Throws `FILE_WRITE_FAILED`.
+ * Text that comes in parts is never in memory as a whole. Throws `FILE_WRITE_FAILED`.
  */
 export async function writeFileAtomic(
   file: string,
-  text: string,
+  text: string | Iterable<Uint8Array>,
   options: { mode?: number; durable?: boolean } = {},
 ): Promise<void> {
   counter += 1;
@@ -30,10 +30,14 @@ export async function writeFileAtomic(
   }
 }
 
-async function writeWhole(file: string, text: string, options: { mode?: number; durable?: boolean }) {
+async function writeWhole(
+  file: string,
+  text: string | Iterable<Uint8Array>,
+  options: { mode?: number; durable?: boolean },
+) {
   const handle = await open(file, 'wx', options.mode ?? 0o644);
   try {
-    await handle.writeFile(text);
+    for (const part of typeof text === 'string' ? [text] : text) await handle.writeFile(part);
     if (options.durable === true) await handle.sync();
   } finally {
     await handle.close();

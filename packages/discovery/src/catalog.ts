@@ -1,36 +1,86 @@
-import type { Instance, Snapshot } from '@tandem/core';
+import { compareInstances, type Instance, uniqueInstances } from '@tandem/core';
 
-/** The last good snapshot of every service. A service that nothing is known of is not in it. */
+import type { GuardPolicy } from './config/selection.ts';
+import { type Guard, guardChange, mergeInstances, openGuard, passTime } from './guard.ts';
+
+/** The last good instances of every service. A service that nothing is known of is not in it. */
 export type Catalog = ReadonlyMap<string, CatalogEntry>;
 
 export interface CatalogEntry {
   readonly instances: readonly Instance[];
-  /** True when the source reports none and the last ones are kept. */
+  /** True when the source reports none that can be used, and the last ones are kept. */
   readonly kept: boolean;
 }
 
-export const emptyCatalog: Catalog = new Map();
-
-/**
- * The catalog after a snapshot. A service whose last usable instance vanished keeps those it had, unless it is allowed
- * to be empty: an answer that somebody might still give beats none at all.
- */
-export function recordSnapshot(
-  catalog: Catalog,
-  service: string,
-  snapshot: Snapshot,
-  policy: { allowEmpty: boolean; isUsable: (instance: Instance) => boolean },
-): Catalog {
-  const before = catalog.get(service)?.instances ?? [];
-  const keep =
-    !policy.allowEmpty && before.some(policy.isUsable) && !snapshot.instances.some(policy.isUsable);
-  const entry = keep ? { instances: before, kept: true } : { instances: snapshot.instances, kept: false };
-  return new Map(catalog).set(service, entry);
+/** What is known of one service, and why. */
+export interface Known extends CatalogEntry {
+  /** What the source said last. */
+  readonly said: readonly Instance[];
+  readonly guard: Guard;
 }
 
-/** The catalog without a service that is no longer asked for. */
-export function forgetService(catalog: Catalog, service: string): Catalog {
-  const rest = new Map(catalog);
-  rest.delete(service);
-  return rest;
+/** How much of what a source says is believed. */
+export interface CatalogPolicy {
+  readonly guard: GuardPolicy;
+  readonly allowEmpty: boolean;
+  readonly isUsable: (instance: Instance) => boolean;
+}
+
+/** Instances that are known from an earlier life. They count as what the source said last. */
+export function assumeKnown(instances: readonly Instance[]): Known {
+  const said = inOrder(instances);
+  return { said, instances: said, kept: false, guard: openGuard };
+}
+
+/**
+ * What is known after a snapshot. An implausible loss is held back by the guard first. A service whose last usable
+ * instance vanished nevertheless keeps those it had, unless it is allowed to be empty: an answer that somebody might
+ * still give beats none at all.
+ */
+export function recordSnapshot(
+  before: Known | undefined,
+  instances: readonly Instance[],
+  policy: CatalogPolicy,
+  now: number,
+): Known {
+  const said = inOrder(instances);
+  const guard =
+    before === undefined
+      ? openGuard
+      : guardChange(before.guard, { before: before.said, after: said }, policy.guard, now);
+  return toKnown(said, guard, before, policy);
+}
+
+/** What is known after some time without a snapshot: a hold may have ended, and the truth is accepted then. */
+export function passKnown(known: Known, policy: CatalogPolicy, now: number): Known {
+  const guard = passTime(known.guard, policy.guard, now);
+  return guard === known.guard && !(known.kept && policy.allowEmpty)
+    ? known
+    : toKnown(known.said, guard, known, policy);
+}
+
+function toKnown(
+  said: readonly Instance[],
+  guard: Guard,
+  before: Known | undefined,
+  { allowEmpty, isUsable }: CatalogPolicy,
+): Known {
+  const plausible = guard.kind === 'holding' ? mergeInstances(said, guard.lost) : said;
+  const last = before?.instances ?? [];
+  const kept = !allowEmpty && last.some(isUsable) && !plausible.some(isUsable);
+  return { said, instances: kept || isSame(plausible, last) ? last : plausible, kept, guard };
+}
+
+/** Whether two lists hold the same records. */
+export function isSame(a: readonly Instance[], b: readonly Instance[]): boolean {
+  return a === b || (a.length === b.length && a.every((instance, index) => instance === b[index]));
+}
+
+/** The guard compares lists in step; a source that breaks the order of snapshots must not confuse it. */
+function inOrder(instances: readonly Instance[]): readonly Instance[] {
+  const isOrdered = instances.every((instance, index) => {
+    const previous = instances[index - 1];
+    return previous === undefined || compareInstances(previous, instance) < 0;
+  });
+  return isOrdered ? instances : uniqueInstances(instances);
 }

@@ -1,31 +1,25 @@
-import { hostname } from 'node:os';
 import path from 'node:path';
-import { isDeepStrictEqual } from 'node:util';
 
-import {
-  createBackoff,
-  createLatest,
-  type Latest,
-  type Log,
-  messageOf,
-  sleepOrAborted,
-  type Snapshot,
-} from '@tandem/core';
+import { type InstanceId, instanceId, type Log, sleepOrAborted } from '@tandem/core';
 import type { Registry } from '@tandem/registry';
 
-import { type Catalog, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
 import type { DiscoveredService } from './config/discover.ts';
+import type { DiscoverySettings } from './config/discovery.ts';
 import type { HaproxyConfig } from './config/haproxy.ts';
-import { createApplier } from './haproxy/apply.ts';
-import { createDesiredBuilder, type Desired } from './haproxy/desired.ts';
-import { keepApplied } from './haproxy/keep-applied.ts';
+import { type Following, followService } from './following.ts';
 import { isUsable } from './haproxy/membership.ts';
-import { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
-import { readIdentity } from './haproxy/runtime.ts';
-import { createStructureStore } from './haproxy/structure-store.ts';
-import type { Offers } from './output.ts';
-import { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
-import { createSource } from './sources/kinds.ts';
+import { findInstances, type HoldAnswer } from './holding.ts';
+import { createHoldsStore, type HoldsStore } from './holds-store.ts';
+import type { HoldKind, Offer } from './output.ts';
+import { createOutputs, type Outputs } from './outputs/kinds.ts';
+import { createSelector, type Selection, type Selector } from './selection.ts';
+import {
+  createSnapshotStore,
+  type SavedCatalog,
+  type SavedEntry,
+  type SnapshotStore,
+} from './snapshot-store.ts';
+import { describeService, type DiscoveryState } from './state.ts';
 
 /** Follows the instances of every discovered service and keeps the local HAProxy routing to them. */
 export interface Discovery {
@@ -33,10 +27,21 @@ export interface Discovery {
   update(services: readonly DiscoveredService[]): void;
   /** Runs until the signal is aborted. HAProxy goes on without it, unless `haproxy.on_exit` says `stop`. */
   run(signal: AbortSignal): Promise<void>;
+  /**
+   * Takes an instance out of this host's traffic until it is released, over restarts. It is named by its id, or by its
+   * name, its endpoint or another part, if that is unambiguous.
+   */
+  hold(service: string, instance: string, kind: HoldKind): Promise<HoldAnswer>;
+  /** Ends a hold, also one on an instance or a service that is gone. */
+  release(service: string, instance: string): Promise<HoldAnswer>;
+  state(): DiscoveryState;
 }
 
 export interface DiscoveryOptions {
   readonly registry: Registry;
+  /** This host: it chooses its subset by its name, and what is near by its labels. */
+  readonly host: { readonly name: string; readonly labels: Readonly<Record<string, string>> };
+  readonly settings: DiscoverySettings;
   readonly haproxy: HaproxyConfig;
   readonly stateDir: string;
   readonly log: Log;
@@ -44,234 +49,246 @@ export interface DiscoveryOptions {
 
 /** How long a start waits for the registry before it goes on with what it has. */
 const BOOT_WAIT_MS = 5_000;
-const STOP_GRACE_MS = 10_000;
+const NO_HOLDS: ReadonlyMap<InstanceId, HoldKind> = new Map();
 
 export function createDiscovery(options: DiscoveryOptions): Discovery {
   return new DiscoveryDaemon(options);
-}
-
-interface Following {
-  readonly service: DiscoveredService;
-  readonly abort: AbortController;
 }
 
 class DiscoveryDaemon implements Discovery {
   readonly #options: DiscoveryOptions;
   readonly #log: Log;
   readonly #store: SnapshotStore;
-  readonly #process: HaproxyProcess;
-  readonly #wake: Latest<true> = createLatest();
+  readonly #holds: HoldsStore;
+  readonly #outputs: Outputs;
+  readonly #selector: Selector;
   readonly #following = new Map<string, Following>();
-  /** Services whose source has spoken in this life. */
-  readonly #fresh = new Set<string>();
-  readonly #build: ReturnType<typeof createDesiredBuilder>;
-  readonly #complaints = new Map<string, string>();
-  #catalog: Catalog = emptyCatalog;
-  #saved: Catalog = emptyCatalog;
-  #desired: Desired | undefined;
-  #isBooting = true;
-  #signal: AbortSignal | undefined;
+  #offers = new Map<string, Offer>();
+  #publishing: NodeJS.Immediate | undefined;
+  /** What an earlier life has saved, for services that come while this one boots. */
+  #saved: SavedCatalog = new Map();
+  #boot: 'waiting' | 'done' = 'waiting';
+  /** HAProxy ran already: what it has counts more than what was saved. */
+  #isAdopted = false;
+  #onBootable = () => {};
+  #isEnded = false;
 
   constructor(options: DiscoveryOptions) {
+    const { host, haproxy, stateDir, log } = options;
     this.#options = options;
-    this.#log = options.log;
-    this.#build = createDesiredBuilder(options.haproxy);
-    this.#store = createSnapshotStore(path.join(options.stateDir, 'catalog.json'), options.log);
-    this.#process = createHaproxyProcess(options.haproxy, {
-      log: options.log,
-      onExit: () => this.#wake.set(true),
-    });
+    this.#log = log;
+    this.#store = createSnapshotStore(path.join(stateDir, 'catalog.json'), log);
+    this.#holds = createHoldsStore(path.join(stateDir, 'holds.json'), log);
+    this.#outputs = createOutputs({ haproxy: { config: haproxy, stateDir, log } });
+    this.#selector = createSelector({ host, isUsable });
   }
 
   update(services: readonly DiscoveredService[]): void {
+    if (this.#isEnded) return;
     const wanted = new Map(services.map((service) => [service.service, service]));
-    for (const [name, { service, abort }] of this.#following) {
+    for (const [name, following] of this.#following) {
       const next = wanted.get(name);
-      if (next !== undefined && isReadAlike(next, service)) {
-        this.#following.set(name, { service: next, abort });
+      if (next !== undefined) {
+        following.update(next);
         continue;
       }
-      abort.abort();
+      following.end();
       this.#following.delete(name);
-      this.#fresh.delete(name);
-      // With another path the old instances serve until the new path has spoken: stale beats none.
-      if (next === undefined) {
-        this.#catalog = forgetService(this.#catalog, name);
-        this.#complaints.delete(`${name} registry`);
-        this.#complaints.delete(`${name} haproxy`);
-      }
+      this.#selector.forget(name);
     }
-    for (const service of services) {
-      if (!this.#following.has(service.service)) this.#follow(service);
+    for (const [name, service] of wanted) {
+      if (!this.#following.has(name)) this.#follow(service);
     }
-    this.#publish();
+    this.#publishSoon();
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    this.#signal = signal;
+    const controller = new AbortController();
     const abort = () => {
-      this.#wake.close();
-      for (const { abort: controller } of this.#following.values()) controller.abort();
+      this.#isEnded = true;
+      controller.abort(signal.reason);
+      for (const following of this.#following.values()) following.end();
     };
     signal.addEventListener('abort', abort, { once: true });
     if (signal.aborted) abort();
+    const tasks = [
+      this.#start(controller.signal),
+      ...this.#outputs.all.map((output) => output.run(controller.signal)),
+    ];
     try {
-      await this.#boot(signal);
-      const { haproxy, stateDir } = this.#options;
-      const store = createStructureStore(path.join(stateDir, 'structure.json'), this.#log);
-      const applier = createApplier({ config: haproxy, process: this.#process, store, log: this.#log });
-      await keepApplied({
-        applier,
-        desired: () => this.#desired,
-        changes: this.#wake,
-        look: () => this.#wake.set(true),
-        log: this.#log,
-        signal,
-        onApplied: () => {
-          this.#save();
-          void this.#process.tidy();
-        },
-      });
+      await Promise.all(tasks);
     } finally {
       signal.removeEventListener('abort', abort);
       abort();
-      // An end may come between a change and its last step.
-      if (!this.#isBooting) this.#save();
+      clearImmediate(this.#publishing);
+      await Promise.allSettled(tasks);
       await this.#store.close();
-      if (this.#options.haproxy.onExit === 'stop') await this.#process.stop(STOP_GRACE_MS);
     }
+  }
+
+  async hold(service: string, instance: string, kind: HoldKind): Promise<HoldAnswer> {
+    const following = this.#following.get(service);
+    if (following === undefined)
+      return { ok: false, reason: 'unknown-service', candidates: [...this.#following.keys()].toSorted() };
+    const known = [...(following.known?.instances ?? []), ...(this.#offers.get(service)?.instances ?? [])];
+    const ids = [...new Set(known.map(instanceId))];
+    return this.#set(service, findInstances(instance, ids), { kind, ids, none: 'unknown-instance' });
+  }
+
+  async release(service: string, instance: string): Promise<HoldAnswer> {
+    await this.#holds.load();
+    const ids = [...(this.#holds.holds.get(service)?.keys() ?? [])];
+    return this.#set(service, findInstances(instance, ids), { kind: undefined, ids, none: 'not-held' });
+  }
+
+  state(): DiscoveryState {
+    const { haproxy } = this.#outputs;
+    const now = performance.now();
+    const services = [...this.#following].toSorted(([a], [b]) => (a < b ? -1 : 1));
+    return {
+      phase: this.#boot === 'done' ? 'serving' : 'starting',
+      services: services.map(([name, following]) =>
+        describeService(
+          {
+            following,
+            selection: this.#boot === 'done' ? this.#select(following) : undefined,
+            holds: this.#holds.holds.get(name) ?? NO_HOLDS,
+            rejected: haproxy.rejected.get(name) ?? [],
+          },
+          now,
+        ),
+      ),
+      haproxy: haproxy.state(),
+    };
+  }
+
+  async #set(
+    service: string,
+    found: readonly InstanceId[],
+    wish: { kind: HoldKind | undefined; ids: readonly InstanceId[]; none: 'unknown-instance' | 'not-held' },
+  ): Promise<HoldAnswer> {
+    const [instance, ...others] = found;
+    if (instance === undefined) return { ok: false, reason: wish.none, candidates: wish.ids };
+    if (others.length > 0) return { ok: false, reason: 'ambiguous-instance', candidates: found };
+    const remembering = this.#holds.set(service, instance, wish.kind);
+    const remembered = await remembering;
+    this.#log.info(
+      { service, instance, kind: wish.kind ?? 'released' },
+      'an operator holds or releases an instance',
+    );
+    this.#publishSoon();
+    return { ok: true, instance, remembered };
   }
 
   /**
    * A HAProxy that runs knows better than the saved catalog, which may be from before its last changes: it keeps what
-   * it has until the registry has spoken. Without one, an answer from yesterday's servers beats none.
+   * it has until the sources have spoken. Without one, an answer from yesterday's servers beats none. Either way what
+   * was saved is what counted as there: a source that comes back empty has lost it.
    */
-  async #boot(signal: AbortSignal): Promise<void> {
-    const isRunning = await readIdentity(this.#options.haproxy.runtimeSocket, signal).then(
-      () => true,
-      () => false,
-    );
-    const saved = await this.#store.load();
+  async #start(signal: AbortSignal): Promise<void> {
+    const [isRunning, saved] = await Promise.all([
+      this.#outputs.haproxy.isRunning(signal),
+      this.#store.load(),
+      this.#holds.load(),
+    ]);
+    if (signal.aborted) return;
+    this.#isAdopted = isRunning;
     this.#saved = saved;
-    for (const [service, entry] of isRunning ? emptyCatalog : saved) {
-      if (this.#following.has(service) && !this.#fresh.has(service))
-        this.#catalog = new Map(this.#catalog).set(service, entry);
+    for (const following of this.#following.values()) this.#assume(following);
+    if (!this.#isBootable()) {
+      this.#log.info({ isRunning, waitMs: BOOT_WAIT_MS }, 'waiting for the registry');
+      await this.#untilBootable(signal);
     }
-    const isComplete = () => {
-      const known = isRunning ? this.#fresh : this.#catalog;
-      return [...this.#following.keys()].every((service) => known.has(service));
-    };
-    if (!isComplete()) this.#log.info({ isRunning, waitMs: BOOT_WAIT_MS }, 'waiting for the registry');
-    const waitUntil = performance.now() + BOOT_WAIT_MS;
-    const ticker = setInterval(() => this.#wake.set(true), 50);
-    this.#wake.set(true);
-    try {
-      // Not a for-await: leaving one would close the mailbox.
-      const wakes = this.#wake[Symbol.asyncIterator]();
-      while (!isComplete() && performance.now() < waitUntil && !signal.aborted) {
-        if ((await wakes.next()).done === true) return;
-      }
-    } finally {
-      clearInterval(ticker);
-    }
-    const missing = [...this.#following.keys()].filter((service) => !this.#fresh.has(service));
+    if (signal.aborted) return;
+    const missing = [...this.#following].filter(([, { hasSpoken }]) => !hasSpoken).map(([name]) => name);
     if (missing.length > 0)
-      this.#log.warn({ missing: missing.slice(0, 20) }, 'starting without the registry for some services');
-    this.#isBooting = false;
+      this.#log.warn(
+        { missing: missing.slice(0, 20), count: missing.length },
+        'starting without the registry for some services',
+      );
+    this.#boot = 'done';
+    this.#saved = new Map();
     this.#publish();
   }
 
-  /** What the registry has not spoken of yet stays as it was saved. */
-  #save(): void {
-    const silent = [...this.#saved].filter(
-      ([service]) => this.#following.has(service) && !this.#catalog.has(service),
+  async #untilBootable(signal: AbortSignal): Promise<void> {
+    const waiting = new AbortController();
+    const stop = () => waiting.abort();
+    signal.addEventListener('abort', stop, { once: true });
+    this.#onBootable = stop;
+    await sleepOrAborted(BOOT_WAIT_MS, waiting.signal);
+    this.#onBootable = () => {};
+    signal.removeEventListener('abort', stop);
+  }
+
+  #isBootable(): boolean {
+    return [...this.#following.values()].every(({ hasSpoken, known }) =>
+      this.#isAdopted ? hasSpoken : known !== undefined,
     );
-    this.#store.save(silent.length === 0 ? this.#catalog : new Map([...silent, ...this.#catalog]));
   }
 
   #follow(service: DiscoveredService): void {
-    const abort = new AbortController();
-    if (this.#signal?.aborted === true) return;
-    this.#following.set(service.service, { service, abort });
-    void this.#consume(service, abort.signal);
-  }
-
-  async #consume(service: DiscoveredService, signal: AbortSignal): Promise<void> {
-    const backoff = createBackoff({ baseMs: 500, maxMs: 30_000 });
-    do {
-      try {
-        const { registry } = this.#options;
-        const { path, config } = service;
-        const scene = { registry, path, format: config.format, hostName: hostname(), log: this.#log };
-        for await (const snapshot of createSource(config.source, scene).watch(signal)) {
-          if (signal.aborted) return;
-          this.#record(service, snapshot);
-          backoff.reset();
-        }
-      } catch (error) {
-        if (signal.aborted) return;
-        this.#log.error(
-          { service: service.service, err: messageOf(error) },
-          'a source has failed, keeping what it last said and asking it again',
-        );
-      }
-    } while (!(await sleepOrAborted(backoff.next(), signal)));
-  }
-
-  #record({ service, config }: DiscoveredService, snapshot: Snapshot): void {
-    this.#fresh.add(service);
-    this.#catalog = recordSnapshot(this.#catalog, service, snapshot, {
-      allowEmpty: config.allowEmpty,
+    const { registry, settings, log } = this.#options;
+    const following = followService(service, {
+      registry,
+      hostName: this.#options.host.name,
+      log,
+      guard: settings.guard,
       isUsable,
+      onChange: () => this.#publishSoon(),
     });
-    if (this.#catalog.get(service)?.kept === true)
-      this.#log.warn({ service }, 'the last instance is gone, keeping the last known ones');
-    this.#complain(service, 'registry', snapshot.rejected);
-    this.#publish();
+    this.#following.set(service.service, following);
+    this.#assume(following);
+  }
+
+  #assume(following: Following): void {
+    const saved = this.#saved.get(following.service.service);
+    if (saved !== undefined) following.assume(saved);
+  }
+
+  /** What comes at the same time is published once. */
+  #publishSoon(): void {
+    if (this.#isEnded) return;
+    this.#publishing ??= setImmediate(() => {
+      this.#publishing = undefined;
+      this.#publish();
+    });
   }
 
   #publish(): void {
-    if (this.#isBooting) {
-      this.#wake.set(true);
+    if (this.#boot === 'waiting') {
+      if (this.#isBootable()) this.#onBootable();
       return;
     }
-    const { desired, rejected } = this.#build(this.#offers());
-    for (const service of this.#following.keys())
-      this.#complain(service, 'haproxy', rejected.get(service) ?? []);
-    this.#desired = desired;
-    this.#wake.set(true);
+    this.#offers = new Map([...this.#following].map(([name, following]) => [name, this.#offer(following)]));
+    for (const output of this.#outputs.all) output.offer(this.#offers);
+    this.#store.save(() => this.#catalog());
   }
 
-  #offers(): Offers {
-    return new Map(
-      [...this.#following].map(([name, { service }]) => [
-        name,
-        { service, instances: this.#catalog.get(name)?.instances, holds: new Map() },
-      ]),
+  /** The same object as long as nothing of it has changed. */
+  #offer(following: Following): Offer {
+    const { service } = following;
+    const instances = this.#select(following)?.instances;
+    const holds = this.#holds.holds.get(service.service) ?? NO_HOLDS;
+    const last = this.#offers.get(service.service);
+    const isSame = last?.service === service && last.instances === instances && last.holds === holds;
+    return isSame ? last : { service, instances, holds };
+  }
+
+  #select({ service, known, hasSpoken }: Following): Selection | undefined {
+    if (known === undefined || (this.#isAdopted && !hasSpoken)) return undefined;
+    return this.#selector.select(service.service, {
+      entry: known,
+      config: service.config,
+      fallback: service.config.fallback,
+      holds: this.#holds.holds.get(service.service) ?? NO_HOLDS,
+    });
+  }
+
+  #catalog(): SavedCatalog {
+    const entries = [...this.#following].flatMap(([name, { saved }]): [string, SavedEntry][] =>
+      saved === undefined ? [] : [[name, saved]],
     );
+    return new Map(entries);
   }
-
-  /** Says what is set aside once, when it changes. */
-  #complain(service: string, stage: string, rejected: readonly { place: string; reason: string }[]): void {
-    const key = `${service} ${stage}`;
-    const text = JSON.stringify(rejected);
-    if (text === (this.#complaints.get(key) ?? '[]')) return;
-    this.#complaints.set(key, text);
-    if (rejected.length > 0)
-      this.#log.warn(
-        { service, count: rejected.length, rejected: rejected.slice(0, 10) },
-        'set instances aside',
-      );
-  }
-}
-
-/** Whether two versions of a service make the same of the same registry. */
-function isReadAlike(a: DiscoveredService, b: DiscoveredService): boolean {
-  const readOf = ({ path, config: { allowEmpty, format, source } }: DiscoveredService) => [
-    path,
-    allowEmpty,
-    format,
-    source,
-  ];
-  return isDeepStrictEqual(readOf(a), readOf(b));
 }

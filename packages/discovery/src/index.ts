@@ -4,6 +4,9 @@ export { DiscoverySection, type DiscoverySettings } from './config/discovery.ts'
 export { type HaproxyConfig, HaproxySection } from './config/haproxy.ts';
 export { Listen } from './config/lines.ts';
 export { createDiscovery, type Discovery } from './discovery.ts';
+export type { HoldAnswer } from './holding.ts';
+export type { HoldKind } from './output.ts';
+export type { DiscoveryState, HaproxyState, InstanceState, ServiceState } from './state.ts';
 export { createDesiredBuilder } from './haproxy/desired.ts';
 export { buildStructure } from './haproxy/structure.ts';
 export { checkConfig } from './haproxy/check-config.ts';

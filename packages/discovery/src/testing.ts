@@ -2,8 +2,14 @@
  * The inner parts of discovery, for the project's own tests and for nobody else: production code imports the package
  * itself. Nothing here is promised to stay.
  */
-export { type CatalogEntry, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
 export { filtered, matchesFilter } from './filter.ts';
+export { assumeKnown, type CatalogPolicy, type Known, passKnown, recordSnapshot } from './catalog.ts';
+export { type Guard, guardChange, mergeInstances, openGuard, passTime } from './guard.ts';
+export { createHoldsStore } from './holds-store.ts';
+export { findInstances } from './holding.ts';
+export { preferNear } from './locality.ts';
+export { createSelector, selectInstances, type SelectionInput } from './selection.ts';
+export { chooseLeader, chooseSubset } from './subset.ts';
 export { type Applier, createApplier } from './haproxy/apply.ts';
 export type { Desired } from './haproxy/desired.ts';
 export { keepApplied } from './haproxy/keep-applied.ts';
@@ -24,5 +30,5 @@ export { converse, executeSteps, readIdentity, type Running } from './haproxy/ru
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
 export { publishedBy, reuseRecords, type Source, type SourceScene } from './source.ts';
 export { createSource, type SourceConfig, SourceSection } from './sources/kinds.ts';
-export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
+export { createSnapshotStore, type SavedCatalog } from './snapshot-store.ts';
 export { type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';

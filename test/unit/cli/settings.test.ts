@@ -47,6 +47,7 @@ describe('the settings of a host', () => {
     assert.equal(host.stateDir, '/var/lib/tandem');
     assert.equal(host.haproxy.configFile, '/run/tandem/haproxy.cfg');
     assert.equal(host.haproxy.masterSocket, '/run/tandem/haproxy-master.sock');
+    assert.equal(host.discovery.control, '/run/tandem/discovery.sock');
     assert.equal(host.log.level, 'info');
   });
 
@@ -59,6 +60,7 @@ describe('the settings of a host', () => {
     assert.equal(host.stateDir, path.join(directory, 's'));
     assert.equal(host.haproxy.configFile, path.join(directory, 'r/h.cfg'));
     assert.equal(host.haproxy.masterSocket, path.join(directory, 'r/h-master.sock'));
+    assert.equal(host.discovery.control, path.join(directory, 'r/discovery.sock'));
   });
 
   test('take the files of the registry from there too, and say which of them are no good', async () => {

@@ -165,7 +165,7 @@ describe('the requests of operators', () => {
       return answer(...args);
     };
     const release = (service: string, instance: string) => hold(service, instance, 'drain');
-    const [, put, remove] = discoveryRoutes({ hold, release, state: () => ({}) });
+    const [, put, remove] = discoveryRoutes({ hold, release, state: () => assert.fail('not asked for') });
     assert.ok(put !== undefined && remove !== undefined);
     return { asked, put, remove };
   }

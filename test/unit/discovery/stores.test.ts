@@ -5,14 +5,12 @@ import path from 'node:path';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { type Instance, silentLog } from '@tandem/core';
-import type { Catalog } from '@tandem/discovery';
+import { type Instance, instanceId, silentLog } from '@tandem/core';
 import {
+  createHoldsStore,
   createSnapshotStore,
   createStructureStore,
-  emptyCatalog,
-  forgetService,
-  recordSnapshot,
+  type SavedCatalog,
 } from '@tandem/discovery/testing';
 
 import { eventually, recordingLog } from '../../support/haproxy.ts';
@@ -21,61 +19,13 @@ import { inDirectory, structureOf } from './support.ts';
 const A: Instance = { name: 'a', host: '10.0.0.1', port: 80, weight: 3, labels: { zone: 'x' } };
 const B: Instance = { name: 'b', host: 'fe80::1', port: 81, haproxyServerOptions: 'backup' };
 
-function catalogOf(...instances: Instance[]): Catalog {
-  return new Map([['web', { instances, kept: false }]]);
+function catalogOf(...instances: Instance[]): SavedCatalog {
+  return new Map([['web', { instances, origin: 'registry' }]]);
 }
 
-function snapshot(...instances: Instance[]) {
-  return { instances, rejected: [] };
-}
-
-describe('the catalog', () => {
-  const isUsable = () => true;
-  const strict = { allowEmpty: false, isUsable };
-
-  test('has the last snapshot of every service', () => {
-    const first = recordSnapshot(emptyCatalog, 'web', snapshot(A), strict);
-    const second = recordSnapshot(first, 'web', snapshot(B), strict);
-    assert.deepEqual(second.get('web'), { instances: [B], kept: false });
-    assert.deepEqual(first.get('web'), { instances: [A], kept: false }, 'values do not change');
-  });
-
-  test('keeps the last instances of a service that becomes empty, until it has others', () => {
-    const before = recordSnapshot(emptyCatalog, 'web', snapshot(A), strict);
-    const kept = recordSnapshot(before, 'web', snapshot(), strict);
-    assert.deepEqual(kept.get('web'), { instances: [A], kept: true });
-    assert.deepEqual(recordSnapshot(kept, 'web', snapshot(), strict).get('web'), {
-      instances: [A],
-      kept: true,
-    });
-    assert.deepEqual(recordSnapshot(kept, 'web', snapshot(B), strict).get('web'), {
-      instances: [B],
-      kept: false,
-    });
-  });
-
-  test('lets a service be empty that always was, or that may be', () => {
-    const empty = { instances: [], kept: false };
-    assert.deepEqual(recordSnapshot(emptyCatalog, 'web', snapshot(), strict).get('web'), empty);
-    assert.deepEqual(
-      recordSnapshot(catalogOf(A), 'web', snapshot(), { allowEmpty: true, isUsable }).get('web'),
-      empty,
-    );
-  });
-
-  test('keeps the last instances, too, when none of the new ones can be used', () => {
-    const policy = { allowEmpty: false, isUsable: (instance: Instance) => instance === A };
-    const kept = recordSnapshot(catalogOf(A), 'web', snapshot(B), policy);
-    assert.deepEqual(kept.get('web'), { instances: [A], kept: true });
-  });
-
-  test('forgets only what it is told to', () => {
-    const both = recordSnapshot(catalogOf(A), 'api', snapshot(B), strict);
-    assert.deepEqual([...forgetService(both, 'web').keys()], ['api']);
-    assert.equal(forgetService(both, 'nobody').size, 2);
-    assert.equal(both.size, 2);
-  });
-});
+const HEADER = '{"version":2}';
+const WEB = '{"service":"web","origin":"registry"}';
+const RECORD = '{"host":"10.0.0.1","port":80,"name":"a"}';
 
 describe('the catalog on disk', () => {
   test('comes back as it was', () =>
@@ -83,63 +33,152 @@ describe('the catalog on disk', () => {
       const file = path.join(directory, 'catalog.json');
       const store = createSnapshotStore(file, silentLog);
       assert.equal((await store.load()).size, 0);
-      store.save(catalogOf(A, B));
+      const catalog = new Map([...catalogOf(A, B), ['api', { instances: [], origin: 'elsewhere' }]]);
+      store.save(() => catalog);
       await store.close();
-      assert.deepEqual(await createSnapshotStore(file, silentLog).load(), catalogOf(A, B));
+      assert.deepEqual(await createSnapshotStore(file, silentLog).load(), catalog);
       assert.deepEqual(await readdir(directory), ['catalog.json']);
     }));
 
-  test('costs itself only when it is damaged, and a record only itself', () =>
+  test('costs itself only when it is damaged or of another version', () =>
     inDirectory(async (directory) => {
       const file = path.join(directory, 'catalog.json');
       const { log, entries } = recordingLog();
       const store = createSnapshotStore(file, log);
-      const damaged = [
-        '',
-        '{',
-        'null',
-        '[]',
-        '{"version":2,"services":{}}',
-        '{"version":1,"services":{"web":"x"}}',
-      ];
+      const damaged = ['', '{', 'null', '[]', '\0\0\0', '{"version":1,"services":{"web":[]}}', `${WEB}\n`];
       for (const text of damaged) {
         await writeFile(file, text);
         assert.equal((await store.load()).size, 0, text);
       }
       assert.equal(entries.length, damaged.length);
-      const good = JSON.stringify({ host: '10.0.0.1', port: 80, name: 'a' });
-      await writeFile(file, JSON.stringify({ version: 1, services: { web: [good, 'not a record'] } }));
-      assert.deepEqual((await store.load()).get('web')?.instances, [
-        { host: '10.0.0.1', port: 80, name: 'a' },
-      ]);
+    }));
+
+  test('a line that is damaged costs only itself, wherever a power cut has left the file', () =>
+    inDirectory(async (directory) => {
+      const file = path.join(directory, 'catalog.json');
+      const store = createSnapshotStore(file, silentLog);
+      const instances = async (...lines: string[]) => {
+        await writeFile(file, lines.join('\n'));
+        return [...(await store.load())].map(([service, entry]) => [service, entry.instances.length]);
+      };
+      assert.deepEqual(await instances(HEADER, WEB, RECORD, 'no record', RECORD.slice(0, 9)), [['web', 1]]);
+      assert.deepEqual(
+        await instances(HEADER, '{"service":"api"', RECORD, WEB, RECORD),
+        [['web', 1]],
+        "the records of a service without a name are nobody else's",
+      );
+      assert.deepEqual(await instances(HEADER, RECORD), []);
     }));
 
   test('is written at once, then at most once a second; the newest wins, and close writes what waits', () =>
     inDirectory(async (directory) => {
       const file = path.join(directory, 'catalog.json');
       const store = createSnapshotStore(file, silentLog);
-      store.save(catalogOf(A));
+      store.save(() => catalogOf(A));
       const first = await eventually(() => readFile(file, 'utf8'));
-      for (let weight = 1; weight <= 20; weight += 1) store.save(catalogOf({ ...B, weight }));
+      for (let weight = 1; weight <= 20; weight += 1) store.save(() => catalogOf({ ...B, weight }));
       await sleep(50);
       assert.equal(await readFile(file, 'utf8'), first);
       await store.close();
       assert.equal((await store.load()).get('web')?.instances[0]?.weight, 20);
     }));
 
-  test('is tried again when the disk was full', () =>
+  test('of 100,000 instances, a save costs what has changed', () =>
+    inDirectory(async (directory) => {
+      const file = path.join(directory, 'catalog.json');
+      const store = createSnapshotStore(file, silentLog);
+      let encoded = 0;
+      const fleet = (service: number): Instance[] =>
+        Array.from({ length: 1_000 }, (_, index) => ({
+          get name() {
+            encoded += 1;
+            return `i-${index}`;
+          },
+          host: `10.1.${service}.1`,
+          port: 1_000 + index,
+        }));
+      const catalog = new Map(
+        Array.from({ length: 100 }, (_, index) => [`s${index}`, { instances: fleet(index), origin: '' }]),
+      );
+      store.save(() => catalog);
+      await eventually(() => readFile(file, 'utf8'));
+      assert.equal(encoded, 100_000);
+      catalog.set('s7', { instances: fleet(7), origin: '' });
+      store.save(() => catalog);
+      await store.close();
+      assert.equal(encoded, 101_000);
+      assert.equal((await store.load()).size, 100);
+    }));
+
+  test('is tried again by itself when the disk was full', () =>
     inDirectory(async (directory) => {
       const file = path.join(directory, 'state', 'catalog.json');
       const { log, entries } = recordingLog();
       const store = createSnapshotStore(file, log);
-      const catalog = catalogOf(A);
-      store.save(catalog);
+      store.save(() => catalogOf(A));
       await eventually(() => assert.equal(entries.length, 1));
       assert.equal(entries[0]?.level, 'error');
       await mkdir(path.dirname(file));
-      store.save(catalog);
+      await eventually(() => assert.ok(existsSync(file)));
       await store.close();
-      assert.ok(existsSync(file));
+      assert.equal(entries.length, 1);
+    }));
+});
+
+describe('what operators hold', () => {
+  const id = instanceId(A);
+
+  test('is remembered by service, until it is released', () =>
+    inDirectory(async (directory) => {
+      const file = path.join(directory, 'holds.json');
+      const store = createHoldsStore(file, silentLog);
+      assert.deepEqual(await Promise.all([store.set('web', id, 'drain'), store.set('api', id, 'maint')]), [
+        true,
+        true,
+      ]);
+      const next = createHoldsStore(file, silentLog);
+      await next.load();
+      assert.deepEqual(next.holds, store.holds);
+      assert.deepEqual([next.holds.get('web')?.get(id), next.holds.get('api')?.get(id)], ['drain', 'maint']);
+      const api = next.holds.get('api');
+      await next.set('web', id, undefined);
+      assert.deepEqual([...next.holds.keys()], ['api']);
+      assert.equal(next.holds.get('api'), api, 'what has not changed is the same');
+    }));
+
+  test('is known before anything is added to it', () =>
+    inDirectory(async (directory) => {
+      const file = path.join(directory, 'holds.json');
+      await createHoldsStore(file, silentLog).set('web', id, 'drain');
+      const store = createHoldsStore(file, silentLog);
+      await store.set('api', id, 'drain');
+      await store.load();
+      assert.deepEqual([...store.holds.keys()], ['web', 'api']);
+    }));
+
+  test('is in force, and said not to be remembered, when the disk does not take it', () =>
+    inDirectory(async (directory) => {
+      const { log, entries } = recordingLog();
+      const store = createHoldsStore(path.join(directory, 'nowhere', 'holds.json'), log);
+      assert.equal(await store.set('web', id, 'drain'), false);
+      assert.equal(store.holds.get('web')?.get(id), 'drain');
+      assert.equal(entries.length, 1);
+    }));
+
+  test('is nothing, loudly, when the file cannot be read', () =>
+    inDirectory(async (directory) => {
+      const file = path.join(directory, 'holds.json');
+      const { log, entries } = recordingLog();
+      for (const text of ['', '{"version":1,"holds":{"web":{"a":"elsewhere"}}}', '{"version":9}']) {
+        await writeFile(file, text);
+        const store = createHoldsStore(file, log);
+        await store.load();
+        assert.equal(store.holds.size, 0);
+      }
+      assert.deepEqual(
+        entries.map(({ level }) => level),
+        ['error', 'error', 'error'],
+      );
     }));
 });
 

@@ -1,25 +1,11 @@
 import type { ControlAnswer, ControlRoute } from '@tandem/core';
+import type { Discovery, HoldAnswer } from '@tandem/discovery';
 import * as z from 'zod';
 
 const HoldBody = z.strictObject({ kind: z.enum(['drain', 'maint']) });
 
-type HoldAnswer =
-  | { readonly ok: true; readonly instance: string; readonly remembered: boolean }
-  | {
-      readonly ok: false;
-      readonly reason: 'unknown-service' | 'unknown-instance' | 'ambiguous-instance' | 'not-held';
-      readonly candidates: readonly string[];
-    };
-
-/** What of the daemon operators get at. */
-interface Controllable {
-  hold(service: string, instance: string, kind: 'drain' | 'maint'): Promise<HoldAnswer>;
-  release(service: string, instance: string): Promise<HoldAnswer>;
-  state(): unknown;
-}
-
 /** What operators may ask of a discovery daemon. */
-export function discoveryRoutes(discovery: Controllable): ControlRoute[] {
+export function discoveryRoutes(discovery: Pick<Discovery, 'hold' | 'release' | 'state'>): ControlRoute[] {
   const holds = '/v1/services/:service/holds/:instance';
   return [
     { method: 'GET', path: '/v1/state', answer: () => ({ ok: true, body: discovery.state() }) },

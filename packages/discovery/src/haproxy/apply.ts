@@ -1,5 +1,6 @@
 import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 
 import { isTandemError, type Log, messageOf, sleep, TandemError, writeFileAtomic } from '@tandem/core';
 
@@ -19,7 +20,7 @@ import {
 } from './runtime.ts';
 import type { Structure } from './structure.ts';
 import type { StructureStore } from './structure-store.ts';
-import { portOf, vetStructure, whyTaken } from './vet.ts';
+import { portOf, type SetAside, vetStructure, whyTaken } from './vet.ts';
 import { createWorkers, type Workers } from './workers.ts';
 
 /** Makes HAProxy, and the file on disk, what is desired; one apply at a time. */
@@ -31,6 +32,20 @@ export interface Applier {
   apply(desired: Desired, signal: AbortSignal): Promise<void>;
   /** Whether HAProxy is still the one that was last applied to. About 0.2 ms. */
   isUndisturbed(signal: AbortSignal): Promise<boolean>;
+}
+
+/** What an applier has found and what it cannot do, for people. */
+export interface ApplierReport {
+  /** The HAProxy that was last brought to what is desired. */
+  readonly haproxy: RunningIdentity | undefined;
+  /** Services that go on with their last good version, or not at all. */
+  readonly setAside: readonly SetAside[];
+  /** What HAProxy says against the structure as a whole. */
+  readonly refused: string | undefined;
+}
+
+export interface ReportingApplier extends Applier {
+  report(): ApplierReport;
 }
 
 interface Chosen extends Desired {
@@ -53,11 +68,11 @@ export function createApplier(deps: {
   process: HaproxyProcess;
   store: StructureStore;
   log: Log;
-}): Applier {
+}): ReportingApplier {
   return new FileFirstApplier(deps);
 }
 
-class FileFirstApplier implements Applier {
+class FileFirstApplier implements ReportingApplier {
   readonly #config: HaproxyConfig;
   readonly #process: HaproxyProcess;
   readonly #store: StructureStore;
@@ -70,7 +85,9 @@ class FileFirstApplier implements Applier {
   #refused: { mark: string; until: number; complaint: string } | undefined;
   /** A structure without the services that had to be set aside, and the mark of the whole. */
   #partial: { readonly of: string; readonly structure: Structure; readonly until: number } | undefined;
-  #complained = '[]';
+  #setAside: readonly SetAside[] = [];
+  /** Why the last good structure goes on instead of the wanted one. */
+  #refusal: string | undefined;
   readonly #file: ConfigFile;
   /** The file that was there before this daemon wrote one. */
   #inherited: string | undefined;
@@ -112,6 +129,10 @@ class FileFirstApplier implements Applier {
         'updated HAProxy',
       );
     }
+  }
+
+  report(): ApplierReport {
+    return { haproxy: this.#applied, setAside: this.#setAside, refused: this.#refusal };
   }
 
   async isUndisturbed(signal: AbortSignal): Promise<boolean> {
@@ -158,7 +179,11 @@ class FileFirstApplier implements Applier {
   /** The wanted structure as far as HAProxy can run it, else the last good one. */
   async #choose(wanted: Structure, signal: AbortSignal): Promise<Structure> {
     const mark = markOf(wanted);
-    if (mark === this.#checked) return wanted;
+    this.#refusal = undefined;
+    if (mark === this.#checked) {
+      this.#setAside = [];
+      return wanted;
+    }
     if (!(await this.#isRefused(mark, signal))) {
       const vetted = await this.#vet(wanted, mark, signal);
       if (vetted !== undefined && !(await this.#isRefused(markOf(vetted), signal))) return vetted;
@@ -167,6 +192,7 @@ class FileFirstApplier implements Applier {
       const complaint = this.#refused?.complaint ?? '';
       throw new TandemError('HAPROXY_REJECTED', `HAProxy refuses the configuration: ${complaint}`);
     }
+    this.#refusal = this.#refused?.complaint;
     return this.#good.structure;
   }
 
@@ -188,11 +214,10 @@ class FileFirstApplier implements Applier {
     }
     const { structure, setAside } = vetted;
     this.#checked = markOf(structure);
-    const text = JSON.stringify(setAside);
-    if (text !== this.#complained) {
+    if (!isDeepStrictEqual(setAside, this.#setAside)) {
       for (const { service, reason } of setAside) this.#log.error({ service, reason }, 'set a service aside');
     }
-    this.#complained = text;
+    this.#setAside = setAside;
     const until = performance.now() + RETRY_SET_ASIDE_MS;
     this.#partial = setAside.length === 0 ? undefined : { of: mark, structure, until };
     return structure;

@@ -1,0 +1,152 @@
+import path from 'node:path';
+
+import { createLatest, type Latest, type Log, messageOf, type Rejection } from '@tandem/core';
+
+import type { HaproxyConfig } from '../config/haproxy.ts';
+import { type Applier, createApplier, type ReportingApplier } from '../haproxy/apply.ts';
+import { createDesiredBuilder, type Desired } from '../haproxy/desired.ts';
+import { keepApplied } from '../haproxy/keep-applied.ts';
+import { createHaproxyProcess, type HaproxyProcess } from '../haproxy/process.ts';
+import { readIdentity } from '../haproxy/runtime.ts';
+import { createStructureStore } from '../haproxy/structure-store.ts';
+import type { Offers, Output } from '../output.ts';
+import type { HaproxyState } from '../state.ts';
+
+/** Keeps the local HAProxy routing to what is offered. It goes on without the daemon, unless `on_exit` says `stop`. */
+export interface HaproxyOutput extends Output {
+  /** Whether one runs already, which then knows better than anything that was saved. */
+  isRunning(signal: AbortSignal): Promise<boolean>;
+  state(): HaproxyState;
+  /** By service: instances that HAProxy must never see. */
+  readonly rejected: ReadonlyMap<string, readonly Rejection[]>;
+}
+
+export interface HaproxyOutputOptions {
+  readonly config: HaproxyConfig;
+  readonly stateDir: string;
+  readonly log: Log;
+}
+
+const STOP_GRACE_MS = 10_000;
+
+export function createHaproxyOutput(options: HaproxyOutputOptions): HaproxyOutput {
+  return new AppliedHaproxy(options);
+}
+
+class AppliedHaproxy implements HaproxyOutput {
+  readonly #config: HaproxyConfig;
+  readonly #log: Log;
+  readonly #wake: Latest<true> = createLatest();
+  readonly #process: HaproxyProcess;
+  readonly #applier: ReportingApplier;
+  readonly #build: ReturnType<typeof createDesiredBuilder>;
+  /** What is offered and not yet built from: a burst of offers costs as little as two. */
+  #offered: Offers | undefined;
+  #desired: Desired | undefined;
+  #rejected: ReadonlyMap<string, readonly Rejection[]> = new Map();
+  #applied: { readonly at: number; readonly tookMs: number } | undefined;
+  #problem: string | undefined;
+
+  constructor({ config, stateDir, log }: HaproxyOutputOptions) {
+    this.#config = config;
+    this.#log = log;
+    this.#process = createHaproxyProcess(config, { log, onExit: () => this.#wake.set(true) });
+    const store = createStructureStore(path.join(stateDir, 'structure.json'), log);
+    this.#applier = createApplier({ config, process: this.#process, store, log });
+    this.#build = createDesiredBuilder(config);
+  }
+
+  get rejected(): ReadonlyMap<string, readonly Rejection[]> {
+    return this.#rejected;
+  }
+
+  isRunning(signal: AbortSignal): Promise<boolean> {
+    return readIdentity(this.#config.runtimeSocket, signal).then(
+      () => true,
+      () => false,
+    );
+  }
+
+  offer(offers: Offers): void {
+    this.#offered = offers;
+    this.#wake.set(true);
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const close = () => this.#wake.close();
+    signal.addEventListener('abort', close, { once: true });
+    if (signal.aborted) close();
+    try {
+      await keepApplied({
+        applier: this.#watched(this.#applier),
+        desired: () => this.#take(),
+        changes: this.#wake,
+        look: () => this.#wake.set(true),
+        log: this.#log,
+        signal,
+        onApplied: () => void this.#process.tidy(),
+      });
+    } finally {
+      signal.removeEventListener('abort', close);
+      close();
+      if (this.#config.onExit === 'stop') await this.#process.stop(STOP_GRACE_MS);
+    }
+  }
+
+  state(): HaproxyState {
+    const { haproxy, refused, setAside } = this.#applier.report();
+    const applied = this.#applied;
+    return {
+      running:
+        haproxy === undefined
+          ? undefined
+          : { version: haproxy.version, incarnation: haproxy.incarnation, mark: haproxy.mark },
+      applied:
+        applied === undefined
+          ? undefined
+          : { agoMs: Math.round(performance.now() - applied.at), tookMs: applied.tookMs },
+      problem: this.#problem,
+      refused,
+      setAside,
+    };
+  }
+
+  #take(): Desired | undefined {
+    const offers = this.#offered;
+    if (offers === undefined) return this.#desired;
+    this.#offered = undefined;
+    const { desired, rejected } = this.#build(offers);
+    for (const service of offers.keys()) this.#complain(service, rejected.get(service) ?? []);
+    this.#rejected = rejected;
+    this.#desired = desired;
+    return desired;
+  }
+
+  /** Says what is set aside once, when it changes. */
+  #complain(service: string, rejected: readonly Rejection[]): void {
+    const before = this.#rejected.get(service) ?? [];
+    if (rejected.length === 0 || JSON.stringify(rejected) === JSON.stringify(before)) return;
+    this.#log.warn(
+      { service, count: rejected.length, rejected: rejected.slice(0, 10) },
+      'set instances aside',
+    );
+  }
+
+  #watched(applier: Applier): Applier {
+    return {
+      isUndisturbed: (signal) => applier.isUndisturbed(signal),
+      apply: async (desired, signal) => {
+        const startedAt = performance.now();
+        try {
+          await applier.apply(desired, signal);
+        } catch (error) {
+          this.#problem = messageOf(error);
+          throw error;
+        }
+        const at = performance.now();
+        this.#applied = { at, tookMs: Math.round((at - startedAt) * 10) / 10 };
+        this.#problem = undefined;
+      },
+    };
+  }
+}
