@@ -105,7 +105,7 @@ class Host implements DiscoveryHost {
   }
 
   command(...args: string[]): Promise<Finished> {
-    return tandem([...args, '--config', this.config]);
+    return tandem(args.includes('--config') ? args : [...args, '--config', this.config]);
   }
 
   async ports(backend: string): Promise<number[]> {

@@ -1,8 +1,9 @@
 import type { CommandModule } from 'yargs';
 
-import { askDiscovery, controlSocket, type DaemonArguments, daemonOptions } from '../control/ask.ts';
+import { askDiscovery, controlSocket, type DaemonArguments } from '../control/ask.ts';
 import { parseHeld } from '../control/answers.ts';
 import { printable } from '../printable.ts';
+import { daemonOptions } from './options.ts';
 
 interface HoldArguments extends DaemonArguments {
   service: string;

@@ -2,10 +2,11 @@ import { TandemError } from '@tandem/core';
 import type { CommandModule } from 'yargs';
 
 import { parseHeld, parseState } from '../control/answers.ts';
-import { askDiscovery, controlSocket, type DaemonArguments, daemonOptions } from '../control/ask.ts';
+import { askDiscovery, controlSocket, type DaemonArguments } from '../control/ask.ts';
 import { printable } from '../printable.ts';
 import { findService } from '../status.ts';
 import { warnIfForgetful } from './hold.ts';
+import { daemonOptions } from './options.ts';
 
 interface ReleaseArguments extends DaemonArguments {
   service: string;
@@ -24,7 +25,10 @@ export const releaseCommand: CommandModule<object, ReleaseArguments> = {
         describe: 'As for "tandem hold"; may be left out when only one is held',
       })
       .option('all', { type: 'boolean', default: false, describe: 'Every instance of the service' })
-      .conflicts('all', 'instance')
+      .check(({ all, instance }) => {
+        if (all === true && instance !== undefined) throw new Error('name an instance or --all, not both');
+        return true;
+      })
       .options(daemonOptions)
       .example('$0 release payments i-1234', 'It gets traffic again at once')
       .example('$0 release payments --all', 'Everything that is held of it'),

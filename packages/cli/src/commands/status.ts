@@ -2,8 +2,9 @@ import { isTandemError, sleepOrAborted } from '@tandem/core';
 import type { CommandModule } from 'yargs';
 
 import { type DaemonState, parseState } from '../control/answers.ts';
-import { askDiscovery, controlSocket, type DaemonArguments, daemonOptions } from '../control/ask.ts';
+import { askDiscovery, controlSocket, type DaemonArguments } from '../control/ask.ts';
 import { formatService, formatStatus } from '../status.ts';
+import { daemonOptions } from './options.ts';
 
 interface StatusArguments extends DaemonArguments {
   service: string | undefined;

@@ -1,25 +1,9 @@
 import path from 'node:path';
 
 import { askControl, isTandemError, TandemError } from '@tandem/core';
-import type { Options } from 'yargs';
-
-import { configOption } from '../commands/options.ts';
 import { invalidConfig } from '../daemon.ts';
 import { printable } from '../printable.ts';
 import { loadHostSettings } from '../settings.ts';
-
-/** How a command finds the discovery daemon of this host. */
-export const daemonOptions = {
-  config: {
-    ...configOption,
-    describe: 'The host file: discovery.control in it says where the daemon answers',
-  },
-  socket: {
-    type: 'string',
-    requiresArg: true,
-    describe: 'The control socket itself, should the host file be of no use',
-  },
-} as const satisfies Readonly<Record<string, Options>>;
 
 export interface DaemonArguments {
   readonly config: string;
