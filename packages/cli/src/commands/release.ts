@@ -26,7 +26,7 @@ export const releaseCommand: CommandModule<object, ReleaseArguments> = {
       })
       .option('all', { type: 'boolean', default: false, describe: 'Every instance of the service' })
       .check(({ all, instance }) => {
-        if (all === true && instance !== undefined) throw new Error('name an instance or --all, not both');
+        if (all && instance !== undefined) throw new Error('name an instance or --all, not both');
         return true;
       })
       .options(daemonOptions)
