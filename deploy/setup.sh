@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing and builds: npm packages, HAProxy, ZooKeeper with a Java runtime, openssl and
+# Installs what is missing and builds: npm packages, HAProxy, NGINX, ZooKeeper with a Java runtime, openssl and
 # systemd-analyze for tests. Debian and Ubuntu; elsewhere it says what to install. Does nothing when nothing is missing.
 set -eu
 
@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 did=''
+masked=''
 
 say() { printf 'setup: %s\n' "$1"; }
 
@@ -38,6 +39,7 @@ missing_packages() {
   command -v haproxy >/dev/null || missing="$missing haproxy"
   command -v java >/dev/null || missing="$missing default-jre-headless"
   command -v openssl >/dev/null || missing="$missing openssl"
+  command -v nginx >/dev/null || missing="$missing nginx-light"
   [ -e /usr/share/java/zookeeper.jar ] || missing="$missing zookeeper"
   command -v systemd-analyze >/dev/null || missing="$missing systemd"
   echo "$missing"
@@ -59,9 +61,26 @@ install_packages() {
     as_root='sudo'
   fi
   quietly $as_root apt-get update
+  case $packages in *nginx*) keep_nginx_off ;; esac
+  # RUNLEVEL keeps new services off where there is no systemd (runlevel(8)).
   # shellcheck disable=SC2086 # a list of words
-  quietly $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages
+  quietly $as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 PREVLEVEL=N \
+    apt-get install -y --no-install-recommends $packages
+  [ -z "$masked" ] || release_nginx
   note "installed$packages"
+}
+
+# Debian starts and enables what it installs. The tests run an nginx of their own: port 80 of this machine is not ours to
+# take. A mask in /run is gone after a boot at the latest, whatever becomes of this script.
+keep_nginx_off() {
+  [ -d /run/systemd/system ] || return 0
+  quietly $as_root systemctl mask --runtime nginx.service
+  masked='yes'
+}
+
+release_nginx() {
+  quietly $as_root systemctl unmask --runtime nginx.service
+  quietly $as_root systemctl disable nginx.service
 }
 
 # A stamp in node_modules tells whether it belongs to this lockfile.

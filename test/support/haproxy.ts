@@ -48,6 +48,8 @@ export function recordingLog(): { log: Log; entries: LogEntry[] } {
 /** Only `watch`: silent about a path until the test says something of it. */
 export interface FakeRegistry extends Registry {
   say(path: string, instances: readonly Instance[]): void;
+  /** As a registry that is away: says nothing of a path to those who ask from now on. */
+  hush(path: string): void;
   /** Lets every watch of a path throw, once. */
   fail(path: string): void;
   /** How many watches of a path are open. */
@@ -78,6 +80,7 @@ export function createFakeRegistry(): FakeRegistry {
       known.set(path, snapshot);
       for (const mailbox of mailboxesOf(path)) mailbox.set(snapshot);
     },
+    hush: (path) => void known.delete(path),
     fail(path) {
       for (const mailbox of mailboxesOf(path)) mailbox.set(new Error('the registry is broken'));
     },
@@ -101,7 +104,7 @@ export interface Daemon {
 /** What a daemon is told beside its services and its HAProxy. */
 export interface DaemonOptions {
   readonly host?: { readonly name: string; readonly labels: Readonly<Record<string, string>> };
-  /** `discovery` of the host file. */
+  /** `discovery` of the host file. Without it no loss is implausible: most tests are about what HAProxy does with one. */
   readonly settings?: Record<string, unknown>;
 }
 
@@ -179,7 +182,7 @@ class World implements HaproxyWorld {
     const { registry, stateDir, log } = this;
     const haproxy = { ...this.config, ...config };
     const { host = { name: 'host-1', labels: {} } } = options;
-    const settings = DiscoverySection.parse(options.settings ?? {});
+    const settings = DiscoverySection.parse(options.settings ?? { guard: { max_lost_percent: 100 } });
     const discovery = createDiscovery({ registry, host, settings, haproxy, stateDir, log });
     const controller = new AbortController();
     discovery.update(services);

@@ -19,7 +19,7 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
 const DRIVERS: Readonly<Record<string, readonly string[]>> = {
   'node-zookeeper-client': ['registry/src/zookeeper/connection.ts', 'registry/src/zookeeper/opcodes.ts'],
   execa: ['discovery/src/run-command.ts', 'registrar/src/checks/command.ts'],
-  handlebars: ['discovery/src/haproxy/render.ts', 'discovery/src/outputs/template.ts'],
+  handlebars: ['discovery/src/haproxy/render.ts', 'discovery/src/outputs/template-engine.ts'],
   pino: ['core/src/log.ts'],
   yaml: ['core/src/config/yaml.ts'],
   yargs: ['cli/src/run-cli.ts', 'cli/src/commands/*.ts'],

@@ -1,6 +1,13 @@
-import { readFile } from 'node:fs/promises';
+import { access, constants, readFile } from 'node:fs/promises';
 
-import { type ConfigProblem, locate, MAX_CONTROL_PATH } from '@tandem/core';
+import {
+  type ConfigProblem,
+  locate,
+  locator,
+  MAX_CONTROL_PATH,
+  messageOf,
+  systemErrorCode,
+} from '@tandem/core';
 
 import { hostConflicts } from './service-files.ts';
 import { type HostSettings, registryProblems } from './settings.ts';
@@ -31,5 +38,30 @@ async function socketProblems({ file, discovery, haproxy }: HostSettings): Promi
     path: at.join('.'),
     reason: `${name} has more than ${MAX_CONTROL_PATH} characters, which is too long for a socket`,
     remedy: 'Choose a shorter path',
+  }));
+}
+
+/**
+ * Templates that are not there. No reason not to start: they cost their own output only, and may come yet.
+ */
+export async function templateProblems({ file, discovery }: HostSettings): Promise<ConfigProblem[]> {
+  const found = await Promise.all(
+    discovery.templates.map(async ({ template }, index) => {
+      const reason = await access(template, constants.R_OK).then(
+        () => undefined,
+        (error: unknown) => (systemErrorCode(error) === 'ENOENT' ? 'does not exist' : messageOf(error)),
+      );
+      return reason === undefined ? [] : [{ index, reason: `${template} ${reason}` }];
+    }),
+  );
+  const missing = found.flat();
+  if (missing.length === 0) return [];
+  const place = locator(await readFile(file, 'utf8').catch(() => ''));
+  return missing.map(({ index, reason }) => ({
+    file,
+    ...place(['discovery', 'templates', index, 'template']),
+    path: `discovery.templates[${index}].template`,
+    reason,
+    remedy: 'Create it, or name another one',
   }));
 }

@@ -182,6 +182,7 @@ function hostClaims({ haproxy, discovery }: HostSettings): Claim[] {
     pathClaim(['haproxy', 'runtime_socket'], haproxy.runtimeSocket),
     pathClaim(['haproxy', 'master_socket'], haproxy.masterSocket),
     pathClaim(['haproxy', 'config_file'], haproxy.configFile),
+    ...discovery.templates.map(({ target }) => pathClaim(['discovery', 'templates'], target)),
     ...Object.entries(haproxy.sharedFrontends).flatMap(([name, { listen, bindOptions }]) =>
       listen.map((one) => listenClaim(['haproxy', 'shared_frontends', name, 'listen'], one, bindOptions)),
     ),

@@ -18,6 +18,7 @@ import {
   type DiscoverySettings,
   type HaproxyConfig,
   HaproxySection,
+  resolveOutputFiles,
 } from '@tandem/discovery';
 import {
   findRegistryProblems,
@@ -59,6 +60,7 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
   if (!loaded.ok) return loaded;
   const { registry, services_dir, state_dir, discovery, haproxy, log } = loaded.value;
   const host = resolveHost(loaded.value.host);
+  const control = discovery.control ?? path.join(path.dirname(haproxy.runtimeSocket), 'discovery.sock');
   const absolute = (part: string) => path.resolve(path.dirname(file), part);
   return {
     ok: true,
@@ -68,12 +70,7 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
       registry: resolveRegistryFiles(registry, absolute),
       servicesDir: absolute(services_dir),
       stateDir: absolute(state_dir),
-      discovery: {
-        ...discovery,
-        control: absolute(
-          discovery.control ?? path.join(path.dirname(haproxy.runtimeSocket), 'discovery.sock'),
-        ),
-      },
+      discovery: { ...resolveOutputFiles(discovery, absolute), control: absolute(control) },
       haproxy: {
         ...haproxy,
         ...(haproxy.reload?.kind === 'master-socket'

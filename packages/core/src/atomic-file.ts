@@ -3,17 +3,24 @@ import path from 'node:path';
 
 import { messageOf, systemErrorCode, TandemError } from './errors.ts';
 
+interface WriteOptions {
+  readonly mode?: number;
+  readonly exactMode?: boolean;
+  readonly durable?: boolean;
+}
+
 let counter = 0;
 
 /**
  * Replaces a file in one step: readers see the old text or the new, never a part, and a full disk leaves the old one.
  * `durable` also survives a power cut (fsync of the file and its directory, which may take tens of milliseconds).
- * Text that comes in parts is never in memory as a whole. Throws `FILE_WRITE_FAILED`.
+ * The umask takes its part of `mode`, unless `exactMode` says that others are meant to read it. Text that comes in parts
+ * is never in memory as a whole. Throws `FILE_WRITE_FAILED`.
  */
 export async function writeFileAtomic(
   file: string,
   text: string | Iterable<Uint8Array>,
-  options: { mode?: number; durable?: boolean } = {},
+  options: WriteOptions = {},
 ): Promise<void> {
   counter += 1;
   const temporary = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.${counter}.tmp`);
@@ -30,13 +37,11 @@ export async function writeFileAtomic(
   }
 }
 
-async function writeWhole(
-  file: string,
-  text: string | Iterable<Uint8Array>,
-  options: { mode?: number; durable?: boolean },
-) {
-  const handle = await open(file, 'wx', options.mode ?? 0o644);
+async function writeWhole(file: string, text: string | Iterable<Uint8Array>, options: WriteOptions) {
+  const mode = options.mode ?? 0o644;
+  const handle = await open(file, 'wx', mode);
   try {
+    if (options.exactMode === true) await handle.chmod(mode);
     for (const part of typeof text === 'string' ? [text] : text) await handle.writeFile(part);
     if (options.durable === true) await handle.sync();
   } finally {

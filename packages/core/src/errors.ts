@@ -16,6 +16,9 @@ export const ERROR_CODES = {
   REGISTRY_CONNECTION_LOST: 'the connection was lost before the registry answered; the outcome is unknown',
   REGISTRY_PROTOCOL: 'the registry sent something that is not its protocol',
   REGISTRY_REFUSED: 'the registry answered with an error',
+  TEMPLATE_BROKEN: 'a template cannot be read or rendered; its last good version stays in use',
+  TEMPLATE_REFUSED: 'the check command refused what a template became; its target is untouched',
+  TEMPLATE_RELOAD_FAILED: 'the reload command of a template failed; it is run again',
 } as const;
 
 export type ErrorCode = keyof typeof ERROR_CODES;

@@ -54,3 +54,4 @@ export {
 export { createLatest, type Latest } from './latest.ts';
 export { createLog, type Log, type LogLevel, silentLog } from './log.ts';
 export { acquireProcessLock, type ProcessLock } from './process-lock.ts';
+export { settled, type StartTimer } from './settle.ts';

@@ -74,12 +74,12 @@ class DiscoveryDaemon implements Discovery {
   #isEnded = false;
 
   constructor(options: DiscoveryOptions) {
-    const { host, haproxy, stateDir, log } = options;
+    const { host, settings, haproxy, stateDir, log } = options;
     this.#options = options;
     this.#log = log;
     this.#store = createSnapshotStore(path.join(stateDir, 'catalog.json'), log);
     this.#holds = createHoldsStore(path.join(stateDir, 'holds.json'), log);
-    this.#outputs = createOutputs({ haproxy: { config: haproxy, stateDir, log } });
+    this.#outputs = createOutputs({ settings, haproxy, stateDir, log });
     this.#selector = createSelector({ host, isUsable });
   }
 
@@ -120,6 +120,8 @@ class DiscoveryDaemon implements Discovery {
     } finally {
       signal.removeEventListener('abort', abort);
       abort();
+      // An end may come between a change and its publication.
+      if (this.#publishing !== undefined && this.#boot === 'done') this.#store.save(() => this.#catalog());
       clearImmediate(this.#publishing);
       await Promise.allSettled(tasks);
       await this.#store.close();
@@ -228,10 +230,10 @@ class DiscoveryDaemon implements Discovery {
   }
 
   #follow(service: DiscoveredService): void {
-    const { registry, settings, log } = this.#options;
+    const { registry, host, settings, log } = this.#options;
     const following = followService(service, {
       registry,
-      hostName: this.#options.host.name,
+      hostName: host.name,
       log,
       guard: settings.guard,
       isUsable,

@@ -158,10 +158,10 @@ class SourceFollowing implements Following {
   }
 
   #source(): Source {
-    const { registry, hostName } = this.#deps;
+    const { registry, hostName, log } = this.#deps;
     const { path, config } = this.#service;
-    const scene = { registry, path, format: config.format, hostName, log: this.#log };
-    return filtered(createSource(config.source, scene), config.filter);
+    const source = createSource(config.source, { registry, path, format: config.format, hostName, log });
+    return filtered(source, config.filter);
   }
 
   #record(instances: readonly Instance[]): void {

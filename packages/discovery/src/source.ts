@@ -85,3 +85,13 @@ export function reuseRecords(older: Snapshot | undefined, newer: Snapshot): Snap
 function areSame(a: readonly Instance[], b: readonly Instance[]): boolean {
   return a.length === b.length && a.every((instance, index) => instance === b[index]);
 }
+
+/** Tells a trouble when it begins or becomes another one, and its end with undefined; nothing in between. */
+export function toldOnce(tell: (trouble: string | undefined) => void): (trouble: string | undefined) => void {
+  let told: string | undefined;
+  return (trouble) => {
+    if (trouble === told) return;
+    told = trouble;
+    tell(trouble);
+  };
+}

@@ -5,7 +5,7 @@ import { buildStructure, checkConfig, renderSample } from '@tandem/discovery';
 import type { CommandModule } from 'yargs';
 
 import { invalidConfig } from '../daemon.ts';
-import { hostProblems } from '../host-problems.ts';
+import { hostProblems, templateProblems } from '../host-problems.ts';
 import { createServiceFiles, type Services } from '../service-files.ts';
 import { announcedHost, type HostSettings, loadHostSettings } from '../settings.ts';
 import { configOption } from './options.ts';
@@ -27,6 +27,7 @@ export const checkCommand: CommandModule<object, { config: string }> = {
     const host = services.registrations.length === 0 ? undefined : announcedHost(loaded.value);
     const problems = [
       ...(await hostProblems(loaded.value)),
+      ...(await templateProblems(loaded.value)),
       ...services.problems,
       ...(host?.ok === false ? host.problems : []),
     ];

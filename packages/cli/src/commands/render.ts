@@ -1,7 +1,15 @@
 import path from 'node:path';
 
 import { type Instance, messageOf, silentLog, type Snapshot } from '@tandem/core';
-import { createDesiredBuilder, createSource, type DiscoveredService, renderConfig } from '@tandem/discovery';
+import {
+  createDesiredBuilder,
+  createSource,
+  type DiscoveredService,
+  filtered,
+  isUsable,
+  renderConfig,
+  selectInstances,
+} from '@tandem/discovery';
 import { openRegistry } from '@tandem/registry';
 import type { CommandModule } from 'yargs';
 
@@ -53,7 +61,7 @@ export const renderCommand: CommandModule<object, RenderArguments> = {
   },
 };
 
-/** The first snapshot of every service that comes in time, from its own source. */
+/** What this host would use of the first snapshot of every service that comes in time. Nothing is held or guarded. */
 async function readCatalog(
   settings: HostSettings,
   services: Services,
@@ -65,7 +73,7 @@ async function readCatalog(
   const timer = setTimeout(() => controller.abort(), timeoutMs);
   const first = async ({ path, config }: DiscoveredService): Promise<Snapshot | undefined> => {
     const scene = { registry, path, format: config.format, hostName: settings.host.name, log };
-    const source = createSource(config.source, scene);
+    const source = filtered(createSource(config.source, scene), config.filter);
     try {
       for await (const snapshot of source.watch(controller.signal)) return snapshot;
     } catch (error) {
@@ -75,12 +83,15 @@ async function readCatalog(
   };
   try {
     const entries = await Promise.all(
-      services.discovered.map(async (service) => [service.service, await first(service)] as const),
+      services.discovered.map(async (service) => [service, await first(service)] as const),
     );
     return new Map(
-      entries.flatMap(([service, snapshot]) =>
-        snapshot === undefined ? [] : [[service, snapshot.instances] as const],
-      ),
+      entries.flatMap(([{ service, config }, snapshot]) => {
+        if (snapshot === undefined) return [];
+        const entry = { instances: snapshot.instances, kept: false };
+        const input = { entry, config, fallback: config.fallback, holds: new Map() };
+        return [[service, selectInstances(input, { host: settings.host, isUsable }).instances] as const];
+      }),
     );
   } finally {
     clearTimeout(timer);

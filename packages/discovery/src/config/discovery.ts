@@ -2,6 +2,7 @@ import { SafeName } from '@tandem/core';
 import * as z from 'zod';
 
 import { SocketPath } from './lines.ts';
+import { FilesSection, TemplatesSection } from './outputs.ts';
 import { GuardSection } from './selection.ts';
 
 /** `discovery` of the host file. Relative paths are relative to that file. */
@@ -18,7 +19,15 @@ export const DiscoverySection = z
     guard: GuardSection.prefault({}).describe(
       'refusal of an implausible loss, for services without their own',
     ),
+    files: FilesSection.optional().describe('the instances of every service as JSON'),
+    templates: TemplatesSection.default([]).describe('files of other programs, such as nginx.conf'),
   })
-  .transform(({ control, control_group: controlGroup, guard }) => ({ control, controlGroup, guard }));
+  .transform(({ control, control_group: controlGroup, guard, files, templates }) => ({
+    control,
+    controlGroup,
+    guard,
+    files,
+    templates,
+  }));
 
 export type DiscoverySettings = z.output<typeof DiscoverySection>;

@@ -21,7 +21,7 @@ export interface HaproxyOutput extends Output {
   readonly rejected: ReadonlyMap<string, readonly Rejection[]>;
 }
 
-export interface HaproxyOutputOptions {
+interface HaproxyOutputOptions {
   readonly config: HaproxyConfig;
   readonly stateDir: string;
   readonly log: Log;

@@ -21,7 +21,7 @@ import {
 } from '@tandem/core';
 import * as z from 'zod';
 
-import { reuseRecords, type Source } from '../source.ts';
+import { reuseRecords, type Source, toldOnce } from '../source.ts';
 
 /** `file`: instances that something else on this host writes down. */
 export const FileSection = z.strictObject({
@@ -57,7 +57,14 @@ type Reading =
 export function fileSource({ path: file }: FileConfig, log: Log): Source {
   return {
     async *watch(signal) {
-      const say = createTeller(file, log);
+      const say = toldOnce((trouble) => {
+        if (trouble === undefined) log.info({ file }, 'a file of instances can be used again');
+        else
+          log.warn(
+            { file, problem: trouble },
+            'a file of instances cannot be used, keeping what it last said',
+          );
+      });
       let version: string | undefined;
       let shown: Snapshot | undefined;
       const looks = watchDirectories([path.dirname(file)], {
@@ -95,18 +102,6 @@ export function fileSource({ path: file }: FileConfig, log: Log): Source {
 async function* startedWith(looks: AsyncIterable<void>): AsyncGenerator<void, void, undefined> {
   yield;
   yield* looks;
-}
-
-/** Tells each trouble once, and its end. */
-function createTeller(file: string, log: Log): (trouble: string | undefined) => void {
-  let told: string | undefined;
-  return (trouble) => {
-    if (trouble === told) return;
-    if (trouble === undefined) log.info({ file }, 'a file of instances can be used again');
-    else
-      log.warn({ file, problem: trouble }, 'a file of instances cannot be used, keeping what it last said');
-    told = trouble;
-  };
 }
 
 async function look(file: string, known: string | undefined, signal: AbortSignal): Promise<Reading> {
