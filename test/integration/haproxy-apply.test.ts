@@ -409,7 +409,7 @@ describe('structure', () => {
       await eventually(() =>
         assert.deepEqual(
           world.logged('reloaded HAProxy').map((entry) => entry.facts['reason']),
-          ['update-refused'],
+          ['option-not-dynamic'],
         ),
       );
     },

@@ -1,4 +1,4 @@
-import { open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 
 import { messageOf, systemErrorCode, TandemError } from './errors.ts';
@@ -14,12 +14,12 @@ let counter = 0;
 /**
  * Replaces a file in one step: readers see the old text or the new, never a part, and a full disk leaves the old one.
  * `durable` also survives a power cut (fsync of the file and its directory, which may take tens of milliseconds).
- * The umask takes its part of `mode`, unless `exactMode` says that others are meant to read it. Text that comes in parts
- * is never in memory as a whole. Throws `FILE_WRITE_FAILED`.
+ * The umask takes its part of `mode`, unless `exactMode` says that others are meant to read it. A text may come in
+ * parts, which are written as they are; those of an iterator are never in memory together. Throws `FILE_WRITE_FAILED`.
  */
 export async function writeFileAtomic(
   file: string,
-  text: string | Iterable<Uint8Array>,
+  text: string | readonly Buffer[] | Iterable<Buffer>,
   options: WriteOptions = {},
 ): Promise<void> {
   counter += 1;
@@ -37,15 +37,35 @@ export async function writeFileAtomic(
   }
 }
 
-async function writeWhole(file: string, text: string | Iterable<Uint8Array>, options: WriteOptions) {
+async function writeWhole(
+  file: string,
+  text: string | readonly Buffer[] | Iterable<Buffer>,
+  options: WriteOptions,
+) {
   const mode = options.mode ?? 0o644;
   const handle = await open(file, 'wx', mode);
   try {
     if (options.exactMode === true) await handle.chmod(mode);
-    for (const part of typeof text === 'string' ? [text] : text) await handle.writeFile(part);
+    if (typeof text === 'string') await handle.writeFile(text);
+    else if (Array.isArray(text)) await writeParts(handle, text as readonly Buffer[]);
+    else for (const part of text) await writeParts(handle, [part]);
     if (options.durable === true) await handle.sync();
   } finally {
     await handle.close();
+  }
+}
+
+/** The system may take less at once than it is given. */
+async function writeParts(handle: FileHandle, parts: readonly Buffer[]): Promise<void> {
+  let rest = parts.filter((part) => part.length > 0);
+  while (rest.length > 0) {
+    let { bytesWritten: taken } = await handle.writev(rest);
+    const next = rest.findIndex((part) => {
+      if (taken < part.length) return true;
+      taken -= part.length;
+      return false;
+    });
+    rest = next < 0 ? [] : [(rest[next] as Buffer).subarray(taken), ...rest.slice(next + 1)];
   }
 }
 

@@ -115,7 +115,7 @@ export function createSnapshotStore(file: string, log: Log): SnapshotStore {
  * One line that says the version, then for each service a line with its name and one for each instance: what is damaged
  * costs only itself, and the text of a service that has not changed is used again.
  */
-function createEncoder(): (catalog: SavedCatalog) => Iterable<Uint8Array> {
+function createEncoder(): (catalog: SavedCatalog) => Iterable<Buffer> {
   let texts = new Map<string, { readonly entry: SavedEntry; readonly text: Buffer }>();
   return function* encode(catalog) {
     const next: typeof texts = new Map();

@@ -56,6 +56,12 @@ export interface HaproxyState {
   readonly refused: string | undefined;
   /** Services that go on with their last good version, or not at all. */
   readonly setAside: readonly SetAside[];
+  /** Servers that somebody else holds, with `haproxy.foreign_holds: respect`. */
+  readonly foreignHolds: readonly {
+    readonly service: string;
+    readonly server: string;
+    readonly kind: HoldKind;
+  }[];
 }
 
 /** What the state of a service is made of. */

@@ -10,7 +10,7 @@ export { preferNear } from './locality.ts';
 export { createSelector, selectInstances, type SelectionInput } from './selection.ts';
 export { chooseLeader, chooseSubset } from './subset.ts';
 export { filtered, matchesFilter } from './filter.ts';
-export { type Applier, createApplier } from './haproxy/apply.ts';
+export { type Applied, type Applier, createApplier, type Look } from './haproxy/apply.ts';
 export type { Desired } from './haproxy/desired.ts';
 export { DiscoverySection } from './config/discovery.ts';
 export {
@@ -28,6 +28,8 @@ export { keepApplied } from './haproxy/keep-applied.ts';
 export {
   adoptServers,
   buildMembership,
+  createMembershipBuilder,
+  optionsInFile,
   type Membership,
   type ReportedServer,
   type Server,
@@ -35,8 +37,11 @@ export {
   serverArguments,
 } from './haproxy/membership.ts';
 export type { Structure } from './haproxy/structure.ts';
-export type { Offer, Offers, Output } from './output.ts';
-export { planChanges, type Step } from './haproxy/plan.ts';
+export type { HoldKind, Offer, Offers, Output } from './output.ts';
+export { type Circumstances, ORDINARY, planChanges, type Step } from './haproxy/plan.ts';
+export { RunningView } from './haproxy/running-view.ts';
+export { parseServerOptions } from './haproxy/server-options.ts';
+export { abilitiesOf, staticOption } from './haproxy/versions.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';

@@ -49,10 +49,10 @@ describe('reading', () => {
           address: '10.0.0.1',
           port: 80,
           weight: 7,
-          inRotation: true,
+          state: 'ready',
         });
         assert.deepEqual(
-          servers.filter(({ inRotation }) => inRotation).map(({ name }) => name),
+          servers.filter(({ state }) => state === 'ready').map(({ name }) => name),
           ['a', 'noted'],
         );
       },
@@ -114,7 +114,7 @@ describe('reading', () => {
 
 describe('executing', () => {
   assert.ok(server);
-  const add: Step = { kind: 'add', backend: 'web', server, serverOptions: '' };
+  const add: Step = { kind: 'add', backend: 'web', server, serverOptions: '', state: 'ready' };
   const drain: Step = { kind: 'drain', backend: 'web', server: 'old' };
 
   test('every step becomes its commands, and the answers are matched exactly', async () => {
@@ -126,7 +126,7 @@ describe('executing', () => {
     await withFakeSocket(
       () => prompted([info(), ADDED, '', '', '', '', '']),
       async (socket, heard) => {
-        assert.deepEqual(await executeSteps(socket, steps, IDENTITY), { kind: 'done' });
+        assert.deepEqual(await executeSteps(socket, steps, IDENTITY), { kind: 'done', untaken: [] });
         assert.deepEqual(heard[0]?.split('\n'), [
           'prompt',
           'show info',
@@ -161,7 +161,7 @@ describe('executing', () => {
     await withFakeSocket(
       (request) => prompted(request.includes('drain') ? [info(), ''] : [info(), ADDED, '']),
       async (socket, heard) => {
-        assert.deepEqual(await executeSteps(socket, [drain, add], IDENTITY), { kind: 'done' });
+        assert.deepEqual(await executeSteps(socket, [drain, add], IDENTITY), { kind: 'done', untaken: [] });
         assert.equal(heard[1], 'prompt\nshow info\nset server web/old state drain\nquit\n');
       },
     );

@@ -2,7 +2,8 @@ import type { Rejection } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import type { Offers } from '../output.ts';
-import { buildMembership, type Membership } from './membership.ts';
+import { createMembershipBuilder, type Membership } from './membership.ts';
+import { withoutIdleOptions } from './server-options.ts';
 import { buildStructure, type Structure } from './structure.ts';
 
 /** What HAProxy shall be. */
@@ -21,12 +22,13 @@ export function createDesiredBuilder(config: HaproxyConfig): (offers: Offers) =>
   readonly rejected: ReadonlyMap<string, readonly Rejection[]>;
 } {
   let services: readonly unknown[] = [];
+  const buildMembership = createMembershipBuilder();
   let structure = buildStructure(config, []);
   return (offers) => {
     const wanted = [...offers.values()].map(({ service }) => service);
     if (wanted.length !== services.length || wanted.some((service, index) => service !== services[index])) {
       services = wanted;
-      structure = buildStructure(config, wanted);
+      structure = withoutIdleOptions(buildStructure(config, wanted));
     }
     const { membership, rejected } = buildMembership(offers);
     return { desired: { structure, membership }, rejected };

@@ -24,6 +24,7 @@ const StoredStructure = z.object({
       mode: z.enum(['http', 'tcp']),
       balance: z.string(),
       serverOptions: z.string(),
+      firstCheckMs: z.number().exactOptional(),
       frontendLines: z.array(z.string()),
       backendLines: z.array(z.string()),
     }),

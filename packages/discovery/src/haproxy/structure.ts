@@ -14,6 +14,8 @@ export interface Proxy {
   readonly balance: string;
   /** Options of every server, beside its own. */
   readonly serverOptions: string;
+  /** How long a server that joins waits for HAProxy's own first check; undefined when it does not wait. */
+  readonly firstCheckMs?: number;
   readonly frontendLines: readonly string[];
   readonly backendLines: readonly string[];
 }
@@ -36,6 +38,7 @@ export function buildStructure(config: HaproxyConfig, services: readonly Discove
       mode: discover.mode,
       balance: discover.balance,
       serverOptions: discover.serverOptions,
+      ...(discover.firstCheckMs === undefined ? {} : { firstCheckMs: discover.firstCheckMs }),
       frontendLines: discover.frontend,
       backendLines: discover.backend,
     }))

@@ -46,13 +46,24 @@ class AppliedHaproxy implements HaproxyOutput {
   #rejected: ReadonlyMap<string, readonly Rejection[]> = new Map();
   #applied: { readonly at: number; readonly tookMs: number } | undefined;
   #problem: string | undefined;
+  #foreignHolds: HaproxyState['foreignHolds'] = [];
 
   constructor({ config, stateDir, log }: HaproxyOutputOptions) {
     this.#config = config;
     this.#log = log;
     this.#process = createHaproxyProcess(config, { log, onExit: () => this.#wake.set(true) });
     const store = createStructureStore(path.join(stateDir, 'structure.json'), log);
-    this.#applier = createApplier({ config, process: this.#process, store, log });
+    this.#applier = createApplier({
+      config,
+      process: this.#process,
+      store,
+      log,
+      onForeignHolds: (holds) => {
+        this.#foreignHolds = [...holds].flatMap(([service, servers]) =>
+          [...servers].map(([server, kind]) => ({ service, server, kind })),
+        );
+      },
+    });
     this.#build = createDesiredBuilder(config);
   }
 
@@ -108,6 +119,7 @@ class AppliedHaproxy implements HaproxyOutput {
       problem: this.#problem,
       refused,
       setAside,
+      foreignHolds: this.#foreignHolds,
     };
   }
 
@@ -134,18 +146,19 @@ class AppliedHaproxy implements HaproxyOutput {
 
   #watched(applier: Applier): Applier {
     return {
-      isUndisturbed: (signal) => applier.isUndisturbed(signal),
+      look: (signal) => applier.look(signal),
       apply: async (desired, signal) => {
         const startedAt = performance.now();
         try {
-          await applier.apply(desired, signal);
+          const outcome = await applier.apply(desired, signal);
+          const at = performance.now();
+          if (outcome.kind === 'done') this.#applied = { at, tookMs: Math.round((at - startedAt) * 10) / 10 };
+          this.#problem = undefined;
+          return outcome;
         } catch (error) {
           this.#problem = messageOf(error);
           throw error;
         }
-        const at = performance.now();
-        this.#applied = { at, tookMs: Math.round((at - startedAt) * 10) / 10 };
-        this.#problem = undefined;
       },
     };
   }
