@@ -137,6 +137,37 @@ const BAD_INPUTS: readonly BadInput[] = [
     says: /tandem\.yaml:1:1: haproxy: haproxy refuses the result .*\n.*unknown keyword 'nonsense'/,
   },
   {
+    what: 'a template that is not there',
+    host: `${HOST}discovery: { templates: [{ template: nginx.hbs, target: nginx.conf }] }\n`,
+    says: /tandem\.yaml:5:\d+: discovery\.templates\[0\]\.template: \/.*nginx\.hbs does not exist\. Create it, or name another one/,
+  },
+  {
+    what: 'two files of the host file that are one',
+    host: `${HOST}discovery: { control: run/haproxy.sock }\n`,
+    says: /tandem\.yaml:4:\d+: haproxy\.runtime_socket: the path \/.*haproxy\.sock is defined twice\. Change it here or at discovery\.control/,
+  },
+  {
+    what: 'an address that is part of another',
+    services: { 'web.yaml': WEB, 'x.yaml': "service: x\ndiscover: { listen: '*:3210' }\n" },
+    says: /x\.yaml:2:21: discover\.listen: the address \*:3210 overlaps the address 127\.0\.0\.1:3210\. Change it here or in .*web\.yaml/,
+  },
+  {
+    what: 'a shared frontend that nobody has',
+    host: HOST.replace('haproxy: {', 'haproxy: { shared_frontends: { public: { listen: 8000 } },'),
+    services: { 'x.yaml': 'service: x\ndiscover: { shared_frontend: pubilc, hosts: [x.example.com] }\n' },
+    says: /x\.yaml:2:30: discover\.shared_frontend: "pubilc" is not one of .*Known: public\. Did you mean "public"\?/,
+  },
+  {
+    what: 'a kind of source that is not known',
+    services: { 'x.yaml': 'service: x\ndiscover: { listen: 1, source: { sttaic: {} } }\n' },
+    says: /x\.yaml:2:\d+: discover\.source: "sttaic" is not known here\. .*Did you mean "static"\?/,
+  },
+  {
+    what: 'a range of ports the wrong way round',
+    host: HOST.replace('haproxy: {', 'haproxy: { port_range: { http: 22000-21000 },'),
+    says: /tandem\.yaml:4:\d+: haproxy\.port_range\.http: must be at most 4096 ports from 1 to 65535, lowest first/,
+  },
+  {
     what: 'a list where keys belong',
     services: { 'web.yaml': '- service: web\n' },
     says: /web\.yaml:1:1: must be a map of keys, found a list/,
@@ -210,7 +241,7 @@ describe('the command line', { concurrency: 2 }, () => {
     );
   });
 
-  test('render prints what would be written, and says when the registry is silent', async () => {
+  test('render prints what would be written, and says when a source is silent', async () => {
     const host = HOST.replace('127.0.0.1:2181', '127.0.0.1:1');
     const config = path.join(await configure({ host }), 'tandem.yaml');
 
@@ -221,7 +252,7 @@ describe('the command line', { concurrency: 2 }, () => {
     assert.match(offline.stdout, /\nfrontend web\n {2}mode http\n {2}bind 127\.0\.0\.1:3210\n/);
     assert.equal(silent.code, 1);
     assert.equal(silent.stdout, offline.stdout);
-    assert.match(silent.stderr, /the registry did not answer for web/);
+    assert.match(silent.stderr, /the source of web did not answer in time/);
   });
 
   test('render with a registry in memory needs no other, and has no servers', async () => {
@@ -235,6 +266,35 @@ describe('the command line', { concurrency: 2 }, () => {
     assert.doesNotMatch(finished.stdout, /\n {2}server /);
   });
 
+  test('render shows what this host would use of each source', async () => {
+    const host = HOST.replace(/^registry.*$/m, 'registry: { memory: {} }');
+    const text = `service: web
+discover:
+  listen: 127.0.0.1:3210
+  filter: { version: '2' }
+  fallback: [{ name: last, host: 10.9.9.9, port: 80 }]
+  source: { static: { instances: [{ host: 10.0.0.1, port: 80 }, { host: 10.0.0.2, port: 80, labels: { version: '2' } }] } }
+`;
+    const used = path.join(await configure({ host, services: { 'web.yaml': text } }), 'tandem.yaml');
+    const none = path.join(
+      await configure({
+        host,
+        services: { 'web.yaml': text.replace("version: '2' }\n", "version: '3' }\n") },
+      }),
+      'tandem.yaml',
+    );
+    const servers = ({ stdout }: Finished) =>
+      [...stdout.matchAll(/\n {2}server \S+ (\S+) /g)].map(([, address]) => address);
+
+    const [filtered, fallback] = [
+      await tandem(['render', '--config', used]),
+      await tandem(['render', '--config', none]),
+    ];
+
+    assert.deepEqual(servers(filtered), ['10.0.0.2:80'], filtered.stderr);
+    assert.deepEqual(servers(fallback), ['10.9.9.9:80'], fallback.stderr);
+  });
+
   test('wrong usage exits with 2 and points to the help', async () => {
     for (const args of [
       [],
@@ -242,6 +302,9 @@ describe('the command line', { concurrency: 2 }, () => {
       ['check', '--confg', 'x'],
       ['demo', '--seconds', '1'],
       ['check', '--config'],
+      ['hold', 'web'],
+      ['release'],
+      ['release', 'web', 'one', '--all'],
     ]) {
       const finished = await tandem(args);
 
@@ -252,7 +315,7 @@ describe('the command line', { concurrency: 2 }, () => {
   });
 
   test('every command has a help with an example', async () => {
-    for (const command of ['register', 'discover', 'check', 'render', 'demo']) {
+    for (const command of ['register', 'discover', 'check', 'render', 'status', 'hold', 'release', 'demo']) {
       const finished = await tandem([command, '--help']);
 
       assert.equal(finished.code, 0);

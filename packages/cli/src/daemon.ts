@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 
 import {
   acquireProcessLock,
@@ -14,13 +15,9 @@ import {
   watchDirectories,
 } from '@tandem/core';
 
-import {
-  createServiceFiles,
-  type HostSettings,
-  loadHostSettings,
-  registryProblems,
-  type Services,
-} from './settings.ts';
+import { hostProblems } from './host-problems.ts';
+import { createServiceFiles, type Services } from './service-files.ts';
+import { type HostSettings, loadHostSettings } from './settings.ts';
 
 /** How a daemon is asked to end: for good, or leaving everything to a successor. */
 export type Ending = 'stop' | 'hand-over';
@@ -50,7 +47,7 @@ export async function runDaemon(
   const loaded = await loadHostSettings(path.resolve(configFile));
   if (!loaded.ok) throw invalidConfig(loaded.problems);
   const settings = loaded.value;
-  const problems = await registryProblems(settings);
+  const problems = await hostProblems(settings);
   if (problems.length > 0) throw invalidConfig(problems);
   const log = createLog({ level: settings.log.level, name });
   await makeDirectory(settings.stateDir, 'state_dir');
@@ -108,10 +105,28 @@ async function followServices(options: {
     apply(services);
   };
   // Watching begins before reading, so that a change in between is not missed.
-  onHangup(() => reasons.set(true));
+  onHangup(() => {
+    reasons.set(true);
+    void reviewHostFile(settings, log).catch((error: unknown) => {
+      log.error({ err: messageOf(error) }, 'cannot look at the host file');
+    });
+  });
   void forEach(watchDirectories([settings.servicesDir], { signal }), () => reasons.set(true), log);
   await reload();
   void forEach(reasons, reload, log);
+}
+
+/**
+ * Says what the host file means by now. Its settings stay those of the start: a restart takes new ones, and costs
+ * nobody a request.
+ */
+async function reviewHostFile(settings: HostSettings, log: Log): Promise<void> {
+  const loaded = await loadHostSettings(settings.file);
+  const problems = loaded.ok ? await hostProblems(loaded.value) : loaded.problems;
+  for (const problem of problems)
+    log.error({ ...problem }, 'a mistake in the host file, going on with the settings of the start');
+  if (loaded.ok && problems.length === 0 && !isDeepStrictEqual(loaded.value, settings))
+    log.warn({ file: settings.file }, 'the host file has changed, a restart of the daemon will take it');
 }
 
 /** Takes every value; a failure costs that value only, and is logged. */

@@ -7,34 +7,25 @@ import {
   HostName,
   HostSection,
   type Loaded,
-  loadDirectory,
   loadFile,
   locate,
   LogSection,
-  RegistryPath,
   type ResolvedHost,
   resolveHost,
-  SafeName,
 } from '@tandem/core';
 import {
-  DiscoverSection,
-  type DiscoveredService,
   findPathProblems,
-  findRoutingProblems,
   DiscoverySection,
   type DiscoverySettings,
   type HaproxyConfig,
   HaproxySection,
   resolveOutputFiles,
-  resolveSourceFiles,
 } from '@tandem/discovery';
-import { RegisterSection, type ServiceRegistration } from '@tandem/registrar';
 import {
   findRegistryProblems,
   type RegistryConfig,
   RegistrySection,
   resolveRegistryFiles,
-  servicePath,
 } from '@tandem/registry';
 import * as z from 'zod';
 
@@ -53,23 +44,6 @@ const HostFile = z.strictObject({
   log: LogSection.prefault({}),
 });
 
-/** A service file: both halves in one, either may be left out. */
-const ServiceFile = z
-  .strictObject({
-    service: SafeName,
-    path: RegistryPath.optional().describe(
-      'where it stands in the registry; default: registry.path_template',
-    ),
-    register: RegisterSection.optional(),
-    discover: DiscoverSection.optional(),
-  })
-  .refine(
-    (file) => file.register !== undefined || file.discover !== undefined,
-    'needs a register or a discover section',
-  );
-
-type ServiceDefinition = z.output<typeof ServiceFile>;
-
 /** The host file with everything filled in and every path absolute. */
 export interface HostSettings {
   readonly file: string;
@@ -77,7 +51,7 @@ export interface HostSettings {
   readonly registry: RegistryConfig;
   readonly servicesDir: string;
   readonly stateDir: string;
-  readonly discovery: DiscoverySettings;
+  readonly discovery: DiscoverySettings & { readonly control: string };
   readonly haproxy: HaproxyConfig;
   readonly log: z.output<typeof LogSection>;
 }
@@ -87,15 +61,29 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
   if (!loaded.ok) return loaded;
   const { registry, services_dir, state_dir, discovery, haproxy, log } = loaded.value;
   const host = resolveHost(loaded.value.host);
+  const control = discovery.control ?? path.join(path.dirname(haproxy.runtimeSocket), 'discovery.sock');
   const absolute = (part: string) => path.resolve(path.dirname(file), part);
   const located: HaproxyConfig = {
     ...haproxy,
+    ...(haproxy.reload?.kind === 'master-socket'
+      ? { reload: { ...haproxy.reload, path: absolute(haproxy.reload.path) } }
+      : {}),
     configFile: absolute(haproxy.configFile),
     runtimeSocket: absolute(haproxy.runtimeSocket),
     masterSocket: absolute(haproxy.masterSocket),
   };
-  const misplaced = findPathProblems(located).map((problem) => place({ file, ...problem }));
-  if (misplaced.length > 0) return { ok: false, problems: await Promise.all(misplaced) };
+  const misplaced = findPathProblems(located);
+  if (misplaced.length > 0) {
+    const text = await readFile(file, 'utf8').catch(() => '');
+    const problems = misplaced.map(({ path: at, reason, remedy }) => ({
+      file,
+      ...locate(text, at),
+      path: at.join('.'),
+      reason,
+      remedy,
+    }));
+    return { ok: false, problems };
+  }
   return {
     ok: true,
     value: {
@@ -104,7 +92,7 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
       registry: resolveRegistryFiles(registry, absolute),
       servicesDir: absolute(services_dir),
       stateDir: absolute(state_dir),
-      discovery: resolveOutputFiles({ ...discovery, control: absolute(discovery.control) }, absolute),
+      discovery: { ...resolveOutputFiles(discovery, absolute), control: absolute(control) },
       haproxy: located,
       log,
     },
@@ -142,152 +130,4 @@ export function announcedHost({ file, host }: HostSettings): Loaded<HostConfig> 
     problems.push({ file, line: 1, column: 1, path: 'host.address', reason, remedy });
   }
   return { ok: false, problems };
-}
-
-/** What the service files of a host ask for, and what is wrong with those that were set aside. */
-export interface Services {
-  readonly registrations: readonly ServiceRegistration[];
-  readonly discovered: readonly DiscoveredService[];
-  readonly files: number;
-  readonly problems: readonly ConfigProblem[];
-}
-
-/** Reads the service files again and again, and keeps the last good version of each. */
-export interface ServiceFiles {
-  load(): Promise<Services>;
-}
-
-export function createServiceFiles(settings: HostSettings): ServiceFiles {
-  let lastGood: ReadonlyMap<string, ServiceDefinition> = new Map();
-
-  return {
-    async load() {
-      const { loaded, broken, isReadable, problems } = await loadDirectory(settings.servicesDir, ServiceFile);
-      const current = new Map(isReadable ? loaded : lastGood);
-      for (const file of broken) {
-        const before = lastGood.get(file);
-        if (before !== undefined) current.set(file, before);
-      }
-      const misrouted = findMisrouted(settings, current);
-      for (const { file } of misrouted) {
-        const before = lastGood.get(file);
-        if (before === undefined) current.delete(file);
-        else current.set(file, before);
-      }
-      const conflicts = findConflicts(settings, current, lastGood);
-      for (const { file } of conflicts) current.delete(file);
-      lastGood = current;
-      const found = await Promise.all([...misrouted, ...conflicts].map(place));
-      return {
-        ...split(settings, current.values()),
-        files: loaded.size + broken.length,
-        problems: [...problems, ...found],
-      };
-    },
-  };
-}
-
-function split(
-  settings: HostSettings,
-  definitions: Iterable<ServiceDefinition>,
-): Pick<Services, 'registrations' | 'discovered'> {
-  const registrations: ServiceRegistration[] = [];
-  const discovered: DiscoveredService[] = [];
-  for (const definition of definitions) {
-    const { service, register, discover } = definition;
-    const at = pathOf(settings, definition);
-    if (register !== undefined) registrations.push({ service, path: at, config: register });
-    if (discover !== undefined) {
-      const absolute = (file: string) => path.resolve(path.dirname(settings.file), file);
-      const source = resolveSourceFiles(discover.source, absolute);
-      discovered.push({ service, path: at, config: { ...discover, source } });
-    }
-  }
-  return { registrations, discovered };
-}
-
-function pathOf({ registry }: HostSettings, { service, path: own }: ServiceDefinition): string {
-  return own ?? servicePath(registry, service);
-}
-
-/** A problem of which only the keys are known. */
-interface Unplaced extends Omit<ConfigProblem, 'path' | 'line' | 'column'> {
-  readonly path: readonly string[];
-}
-
-/** Services that do not fit to what the host file says of HAProxy. */
-function findMisrouted(
-  { haproxy }: HostSettings,
-  definitions: ReadonlyMap<string, ServiceDefinition>,
-): Unplaced[] {
-  return [...definitions].flatMap(([file, { service, discover }]) =>
-    discover === undefined
-      ? []
-      : findRoutingProblems(haproxy, { service, config: discover }).map((problem) => ({ file, ...problem })),
-  );
-}
-
-/**
- * What only shows when files are put side by side. A file that is in force already is in the right, so that a newcomer
- * never displaces what runs; among the others it is the first by name.
- */
-function findConflicts(
-  settings: HostSettings,
-  definitions: ReadonlyMap<string, ServiceDefinition>,
-  inForce: ReadonlyMap<string, ServiceDefinition>,
-): Unplaced[] {
-  const owners = new Map<string, string>();
-  const conflicts: Unplaced[] = [];
-  const rank = (file: string) => `${inForce.has(file) ? 0 : 1}${file}`;
-  for (const [file, definition] of [...definitions].toSorted(([a], [b]) => (rank(a) < rank(b) ? -1 : 1))) {
-    const claims = claimsOf(settings, definition);
-    const taken = claims.find(({ what }) => owners.has(what));
-    if (taken !== undefined) {
-      conflicts.push({
-        file,
-        path: taken.path,
-        reason: `${taken.what} is defined twice`,
-        remedy: `Change it here or in ${owners.get(taken.what) ?? ''}`,
-      });
-      continue;
-    }
-    for (const { what } of claims) owners.set(what, file);
-  }
-  return conflicts;
-}
-
-interface Claim {
-  /** Where in the file. */
-  readonly path: readonly string[];
-  readonly what: string;
-}
-
-/** What one file alone may have. */
-function claimsOf(settings: HostSettings, definition: ServiceDefinition): Claim[] {
-  const { service, register, discover } = definition;
-  const claims: Claim[] = [{ path: ['service'], what: `the service "${service}"` }];
-  if (register !== undefined) {
-    const what = `the instance on port ${register.port} below ${pathOf(settings, definition)}`;
-    claims.push({ path: ['register', 'port'], what });
-    const { registry } = settings;
-    const isEncoded = registry.kind === 'zookeeper' && registry.zookeeper.pathEncoding;
-    const { nodeType = 'ephemeral_sequential', pathEncoding = isEncoded } = register.announce;
-    if (!nodeType.endsWith('_sequential') && !pathEncoding) {
-      const what = `the only node without a number below ${pathOf(settings, definition)}`;
-      claims.push({ path: ['register', 'node_type'], what });
-    }
-  }
-  if (discover?.listen !== undefined)
-    claims.push({ path: ['discover', 'listen'], what: `the address ${discover.listen}` });
-  const { sharedFrontend, hosts = [] } = discover ?? {};
-  for (const [index, host] of hosts.entries()) {
-    const what = `the host ${host} on the shared frontend ${sharedFrontend}`;
-    claims.push({ path: ['discover', 'hosts', String(index)], what });
-  }
-  return claims;
-}
-
-async function place({ path: at, ...problem }: Unplaced): Promise<ConfigProblem> {
-  const text = await readFile(problem.file, 'utf8').catch(() => '');
-  return { ...problem, ...locate(text, at), path: at.join('.') };
 }

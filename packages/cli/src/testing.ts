@@ -2,10 +2,11 @@
 export { type Route, type Routing, watchRouting } from './demo/routing.ts';
 export { startTraffic, type Traffic } from './demo/traffic.ts';
 export { CHECK, createWorld, type Daemon, type World } from './demo/world.ts';
-export {
-  announcedHost,
-  createServiceFiles,
-  type HostSettings,
-  loadHostSettings,
-  registryProblems,
-} from './settings.ts';
+export { claim, listenClaim, overlap, settleClaims, type Version } from './claims.ts';
+export { parseState } from './control/answers.ts';
+export { discoveryRoutes } from './control/routes.ts';
+export { hostProblems } from './host-problems.ts';
+export { createServiceFiles } from './service-files.ts';
+export { announcedHost, type HostSettings, loadHostSettings, registryProblems } from './settings.ts';
+export { formatService, formatStatus } from './status.ts';
+export { formatTable } from './table.ts';

@@ -2,6 +2,8 @@
 export const ERROR_CODES = {
   ALREADY_RUNNING: 'another process of the same kind already serves this state_dir',
   CONFIG_INVALID: 'the configuration has mistakes; each is named with its place',
+  CONTROL_REFUSED: 'the daemon refused what it was asked for',
+  CONTROL_UNREACHABLE: 'the control socket of the daemon does not answer',
   DEADLINE_EXCEEDED: 'the work took longer than it was allowed to',
   FILE_WRITE_FAILED: 'a file could not be written; what was there before is untouched',
   HAPROXY_MISSING: 'the haproxy binary cannot be started',

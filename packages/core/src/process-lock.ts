@@ -49,7 +49,8 @@ function tryListen(file: string): Promise<net.Server | undefined> {
 /** `foreign`: we may not even ask. */
 type Holder = 'alive' | 'dead' | 'foreign';
 
-function askHolder(file: string): Promise<Holder> {
+/** Who listens on a unix socket, found out by knocking. */
+export function askHolder(file: string): Promise<Holder> {
   return new Promise((resolve) => {
     const socket = net.connect(file);
     const answer = (holder: Holder) => {
@@ -81,7 +82,7 @@ async function foreign(file: string): Promise<TandemError> {
 }
 
 /** Only one of several claimants wins the rename; if what it moved turns out to be alive, it goes back. */
-async function setAsideIfDead(file: string): Promise<void> {
+export async function setAsideIfDead(file: string): Promise<void> {
   const aside = `${file}.${process.pid}.stale`;
   try {
     await rename(file, aside);

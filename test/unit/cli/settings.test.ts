@@ -7,6 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import {
   announcedHost,
   createServiceFiles,
+  hostProblems,
   type HostSettings,
   loadHostSettings,
   registryProblems,
@@ -46,6 +47,7 @@ describe('the settings of a host', () => {
     assert.equal(host.stateDir, '/var/lib/tandem');
     assert.equal(host.haproxy.configFile, '/run/tandem/haproxy.cfg');
     assert.equal(host.haproxy.masterSocket, '/run/tandem/haproxy-master.sock');
+    assert.equal(host.discovery.control, '/run/tandem/discovery.sock');
     assert.equal(host.log.level, 'info');
   });
 
@@ -58,6 +60,7 @@ describe('the settings of a host', () => {
     assert.equal(host.stateDir, path.join(directory, 's'));
     assert.equal(host.haproxy.configFile, path.join(directory, 'r/h.cfg'));
     assert.equal(host.haproxy.masterSocket, path.join(directory, 'r/h-master.sock'));
+    assert.equal(host.discovery.control, path.join(directory, 'r/discovery.sock'));
   });
 
   test('take the files of the registry from there too, and say which of them are no good', async () => {
@@ -142,6 +145,138 @@ describe('the settings of a host', () => {
     assert.deepEqual(problems.map(({ file }) => path.basename(file)).toSorted(), ['a.yaml', 'c.yaml']);
   });
 
+  test('keep an address with the file that had it, when another in force is edited onto it', async () => {
+    const host = await settings();
+    const files = createServiceFiles(host);
+    await write(host, 'a.yaml', 'service: a\ndiscover: { listen: 3210 }\n');
+    await write(host, 'b.yaml', 'service: b\ndiscover: { listen: 4000 }\n');
+    await files.load();
+    await write(host, 'a.yaml', 'service: a\ndiscover: { listen: 4000, balance: leastconn }\n');
+    await write(host, 'b.yaml', 'service: b\ndiscover: { listen: 4000, balance: random }\n');
+    const edited = await files.load();
+    await write(host, 'b.yaml', 'service: b\ndiscover: { listen: 3210, balance: random }\n');
+    const swapped = await files.load();
+
+    const shown = ({ discovered }: typeof edited) =>
+      discovered.map(({ service, config }) => `${service} ${config.listen} ${config.balance}`);
+    assert.deepEqual(shown(edited), ['a 127.0.0.1:3210 undefined', 'b 127.0.0.1:4000 random']);
+    assert.deepEqual(
+      edited.problems.map((problem) => formatProblem(problem).replaceAll(`${host.servicesDir}/`, '')),
+      [
+        'a.yaml:2:21: discover.listen: the address 127.0.0.1:4000 is defined twice. Change it here or in b.yaml',
+      ],
+    );
+    assert.deepEqual(shown(swapped), ['a 127.0.0.1:4000 leastconn', 'b 127.0.0.1:3210 random']);
+    assert.deepEqual(swapped.problems, []);
+  });
+
+  test('have a service twice the same as long as its file says the same', async () => {
+    const host = await settings();
+    const files = createServiceFiles(host);
+    await write(host, 'a.yaml', 'service: a\ndiscover: { listen: 3210 }\n');
+    await write(host, 'b.yaml', 'service: b\ndiscover: { listen: 4000 }\n');
+    const before = await files.load();
+    await write(host, 'a.yaml', '# touched\nservice: a\ndiscover: { listen: 3210 }\n');
+    await write(host, 'b.yaml', 'service: b\ndiscover: { listen: 4001 }\n');
+    const after = await files.load();
+
+    assert.equal(after.discovered[0], before.discovered[0]);
+    assert.notEqual(after.discovered[1], before.discovered[1]);
+  });
+
+  test('let no service listen where the host file already does', async () => {
+    const haproxy = `haproxy:
+  config_file: run/haproxy.cfg
+  runtime_socket: run/haproxy.sock
+  shared_frontends: { web: { listen: ['*:80', '[::1]:443'] } }
+  extra_sections: { listen stats: [mode http, 'bind :9000,127.0.0.1:9001'] }
+discovery: { control: run/discovery.sock }
+`;
+    const host = await settings(`${HOST}${haproxy}`);
+    const run = path.join(path.dirname(host.file), 'run');
+    const listens = {
+      a: '127.0.0.1:80',
+      b: '127.0.0.1:443',
+      c: "'[::1]:443'",
+      d: '10.0.0.5:9000',
+      e: `${run}/discovery.sock`,
+      f: `${run}/x/../haproxy.sock`,
+      g: '9001',
+    };
+    for (const [service, listen] of Object.entries(listens))
+      await write(host, `${service}.yaml`, `service: ${service}\ndiscover: { listen: ${listen} }\n`);
+
+    const { discovered, problems } = await createServiceFiles(host).load();
+
+    assert.deepEqual(
+      discovered.map(({ service }) => service),
+      ['b'],
+    );
+    assert.deepEqual(
+      problems.map(({ reason }) => reason.replaceAll(run, 'run')),
+      [
+        'the address 127.0.0.1:80 overlaps the address *:80',
+        'the address [::1]:443 is defined twice',
+        'the address 10.0.0.5:9000 overlaps the address *:9000',
+        'the path run/discovery.sock is defined twice',
+        'the path run/haproxy.sock is defined twice',
+        'the address 127.0.0.1:9001 is defined twice',
+      ],
+    );
+  });
+
+  test('give a host on a shared frontend to one service, and know their names', async () => {
+    const host = await settings(
+      `${HOST}haproxy: { shared_frontends: { web: { listen: 80 }, api: { listen: 81 } } }\n`,
+    );
+    const file = (service: string, frontend: string, hosts: string) =>
+      `service: ${service}\ndiscover: { shared_frontend: ${frontend}, hosts: [${hosts}] }\n`;
+    await write(host, 'a.yaml', file('a', 'web', 'a.example.com, b.example.com'));
+    await write(host, 'b.yaml', file('b', 'web', 'B.example.com'));
+    await write(host, 'c.yaml', file('c', 'api', 'a.example.com'));
+    await write(host, 'd.yaml', file('d', 'wbe', 'd.example.com'));
+
+    const { discovered, problems } = await createServiceFiles(host).load();
+
+    assert.deepEqual(
+      discovered.map(({ service }) => service),
+      ['a', 'c'],
+    );
+    assert.deepEqual(
+      problems.map((problem) => formatProblem(problem).replaceAll(`${path.dirname(host.file)}/`, '')),
+      [
+        'services.d/d.yaml:2:30: discover.shared_frontend: "wbe" is not one of haproxy.shared_frontends. ' +
+          'Known: web, api. Did you mean "web"?',
+        'services.d/b.yaml:2:43: discover.hosts.0: the host b.example.com on the shared frontend "web" is defined twice. ' +
+          'Change it here or in services.d/a.yaml',
+      ],
+    );
+  });
+
+  test('must not claim one place twice in the host file itself, nor have sockets that the kernel does not take', async () => {
+    const clash = await settings(`${HOST}haproxy:
+  runtime_socket: run/s.sock
+  shared_frontends: { a: { listen: 80 }, b: { listen: '*:80' } }
+discovery: { control: run/s.sock }
+`);
+    const long = await settings(`${HOST}discovery: { control: ${'x'.repeat(90)}/s }\n`);
+
+    assert.deepEqual(
+      (await hostProblems(clash)).map((problem) =>
+        formatProblem(problem).replaceAll(`${path.dirname(clash.file)}/`, ''),
+      ),
+      [
+        'tandem.yaml:4:19: haproxy.runtime_socket: the path run/s.sock is defined twice. Change it here or at discovery.control',
+        'tandem.yaml:5:55: haproxy.shared_frontends.b.listen: the address *:80 overlaps the address 127.0.0.1:80. ' +
+          'Change it here or at haproxy.shared_frontends.a.listen',
+      ],
+    );
+    assert.match(
+      (await hostProblems(long)).map(formatProblem).join(),
+      /discovery\.control: .*too long for a socket/,
+    );
+  });
+
   test('set aside what does not fit to the routes of the host file, and keep what was in force', async () => {
     const host = await settings(`${HOST}haproxy:
   shared_frontends: { web: { listen: 80 } }
@@ -166,7 +301,7 @@ describe('the settings of a host', () => {
     assert.deepEqual(
       problems.map((problem) => formatProblem(problem).slice(host.servicesDir.length + 1)).toSorted(),
       [
-        `a.yaml:2:54: discover.hosts.1: the host x.example on the shared frontend web is defined twice. Change it here or in ${host.servicesDir}/b.yaml`,
+        `a.yaml:2:54: discover.hosts.1: the host x.example on the shared frontend "web" is defined twice. Change it here or in ${host.servicesDir}/b.yaml`,
         'c.yaml:4:9: discover.mode: port 21000 is one of the http ports of haproxy.port_range, and the service has mode tcp. Set mode: http, or listen outside 127.0.0.1:21000-21009 (haproxy.port_range)',
         'd.yaml:2:30: discover.shared_frontend: "wbe" is not one of haproxy.shared_frontends. Known: web. Did you mean "web"?',
       ],

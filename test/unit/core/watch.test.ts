@@ -74,6 +74,49 @@ test('a burst of changes is told once it is quiet, not once each', async (t) => 
   assert.ok(watcher.times() <= 20, `told ${watcher.times()} times`);
 });
 
+test('changes in a row are told once after the last, but not later than the limit', async (t) => {
+  const directory = temporaryDirectory(t);
+  const controller = new AbortController();
+  t.after(() => controller.abort());
+  const tellings: string[][] = [];
+  const files: string[] = [];
+  async function read(maxMs: number) {
+    const options = { quietMs: 400, maxMs, signal: controller.signal };
+    for await (const _ of watchDirectories([directory], options)) {
+      tellings.push([...files]);
+      return;
+    }
+  }
+  const patient = read(60_000);
+  const impatient = read(500);
+  for (let index = 0; index < 12; index += 1) {
+    await sleep(60);
+    files.push(`${index}`);
+    writeFileSync(path.join(directory, `${index}`), '');
+  }
+  await Promise.all([patient, impatient]);
+
+  const [first = [], second = []] = tellings;
+  assert.ok(first.length > 0 && first.length < 12, `told first of ${first.join()}`);
+  assert.equal(second.length, 12);
+});
+
+test('a directory that is replaced by another one is seen at once, not at the next rescan', async (t) => {
+  const parent = temporaryDirectory(t);
+  const directory = path.join(parent, 'services.d');
+  mkdirSync(directory);
+  const watcher = watching(t, [directory], 60_000);
+  await watcher.next(() => {
+    mkdirSync(path.join(parent, 'new'));
+    renameSync(directory, path.join(parent, 'old'));
+    renameSync(path.join(parent, 'new'), directory);
+  });
+  await watcher.next(() => writeFileSync(path.join(directory, 'a.yaml'), ''));
+  await watcher.next(() => rmSync(directory, { recursive: true }));
+  await watcher.next(() => mkdirSync(directory));
+  await watcher.next(() => writeFileSync(path.join(directory, 'a.yaml'), ''));
+});
+
 test('a directory that was deleted and made again is seen again', async (t) => {
   const directory = path.join(temporaryDirectory(t), 'services.d');
   mkdirSync(directory);

@@ -5,14 +5,9 @@ import { buildStructure, checkConfig, renderSample } from '@tandem/discovery';
 import type { CommandModule } from 'yargs';
 
 import { invalidConfig } from '../daemon.ts';
-import {
-  announcedHost,
-  createServiceFiles,
-  type HostSettings,
-  loadHostSettings,
-  registryProblems,
-  type Services,
-} from '../settings.ts';
+import { hostProblems, templateProblems } from '../host-problems.ts';
+import { createServiceFiles, type Services } from '../service-files.ts';
+import { announcedHost, type HostSettings, loadHostSettings } from '../settings.ts';
 import { configOption } from './options.ts';
 
 export const checkCommand: CommandModule<object, { config: string }> = {
@@ -31,7 +26,8 @@ export const checkCommand: CommandModule<object, { config: string }> = {
     const services = await createServiceFiles(loaded.value).load();
     const host = services.registrations.length === 0 ? undefined : announcedHost(loaded.value);
     const problems = [
-      ...(await registryProblems(loaded.value)),
+      ...(await hostProblems(loaded.value)),
+      ...(await templateProblems(loaded.value)),
       ...services.problems,
       ...(host?.ok === false ? host.problems : []),
     ];

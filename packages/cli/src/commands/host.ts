@@ -1,8 +1,11 @@
 import { command } from '../run-cli.ts';
 import { checkCommand } from './check.ts';
 import { discoverCommand } from './discover.ts';
+import { holdCommand } from './hold.ts';
 import { registerCommand } from './register.ts';
+import { releaseCommand } from './release.ts';
 import { renderCommand } from './render.ts';
+import { statusCommand } from './status.ts';
 
 /** What is run on a host; the demo on top of it needs the whole checkout. */
 export const hostCommands = [
@@ -10,4 +13,7 @@ export const hostCommands = [
   command(discoverCommand),
   command(checkCommand),
   command(renderCommand),
+  command(statusCommand),
+  command(holdCommand),
+  command(releaseCommand),
 ];

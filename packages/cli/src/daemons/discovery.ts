@@ -1,9 +1,10 @@
 import path from 'node:path';
 
-import { acquireProcessLock } from '@tandem/core';
+import { acquireProcessLock, openControl } from '@tandem/core';
 import { createDiscovery } from '@tandem/discovery';
 import { openRegistry } from '@tandem/registry';
 
+import { discoveryRoutes } from '../control/routes.ts';
 import { makeDirectory, runDaemon } from '../daemon.ts';
 
 /** The discovery daemon in the foreground. HAProxy goes on when it ends, unless `haproxy.on_exit` says `stop`. */
@@ -29,7 +30,17 @@ export function runDiscovery(configFile: string): Promise<void> {
         log,
       });
       await followServices((services) => discovery.update(services.discovered));
-      await discovery.run(signal);
+      const control = await openControl({
+        file: settings.discovery.control,
+        group: settings.discovery.controlGroup,
+        routes: discoveryRoutes(discovery),
+        log,
+      });
+      try {
+        await discovery.run(signal);
+      } finally {
+        await control.close();
+      }
     } finally {
       await registry.close();
       await lock.release();

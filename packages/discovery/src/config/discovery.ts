@@ -1,3 +1,4 @@
+import { SafeName } from '@tandem/core';
 import * as z from 'zod';
 
 import { SocketPath } from './lines.ts';
@@ -8,14 +9,25 @@ import { GuardSection } from './selection.ts';
 export const DiscoverySection = z
   .strictObject({
     control: SocketPath()
-      .default('/run/tandem/discovery.sock')
-      .describe('where tandem hold and tandem status reach the daemon'),
+      .optional()
+      .describe(
+        'where tandem status and tandem hold reach the daemon; default: discovery.sock beside haproxy.runtime_socket',
+      ),
+    control_group: SafeName.optional().describe(
+      "whose members may use that socket: a name or number; default: the daemon's own group",
+    ),
     guard: GuardSection.prefault({}).describe(
       'refusal of an implausible loss, for services without their own',
     ),
     files: FilesSection.optional().describe('the instances of every service as JSON'),
     templates: TemplatesSection.default([]).describe('files of other programs, such as nginx.conf'),
   })
-  .transform(({ control, guard, files, templates }) => ({ control, guard, files, templates }));
+  .transform(({ control, control_group: controlGroup, guard, files, templates }) => ({
+    control,
+    controlGroup,
+    guard,
+    files,
+    templates,
+  }));
 
 export type DiscoverySettings = z.output<typeof DiscoverySection>;

@@ -1,10 +1,7 @@
-import { isDeepStrictEqual } from 'node:util';
-
 import { nearest } from '@tandem/core';
 
 import type { DiscoveredService } from '../config/discover.ts';
 import type { HaproxyConfig } from '../config/haproxy.ts';
-import { parseEndpoint } from './endpoints.ts';
 import { placeService } from './ports.ts';
 import { buildStructure, mapFilesOf } from './structure.ts';
 
@@ -26,7 +23,6 @@ export function findRoutingProblems(
     ...unknownFrontend(config, service),
     ...impossiblePlace(config, service),
     ...foreignSection(config, service),
-    ...sharedAddress(config, service),
   ];
 }
 
@@ -88,26 +84,6 @@ function foreignSection(
     problems.push({ path: ['service'], reason, remedy });
   }
   return problems;
-}
-
-function sharedAddress(
-  { sharedFrontends }: HaproxyConfig,
-  { config: { listen } }: Pick<DiscoveredService, 'config'>,
-): RoutingProblem[] {
-  if (listen === undefined) return [];
-  const own = parseEndpoint(listen);
-  const owner = Object.entries(sharedFrontends).find(([, { listen: binds }]) =>
-    binds.some((bind) => isDeepStrictEqual(parseEndpoint(bind), own)),
-  );
-  if (owner === undefined) return [];
-  const reason = `the shared frontend ${JSON.stringify(owner[0])} listens on ${listen}`;
-  return [
-    {
-      path: ['discover', 'listen'],
-      reason,
-      remedy: 'Choose another address, or set shared_frontend and hosts instead',
-    },
-  ];
 }
 
 /** Paths of map files stand between brackets in haproxy.cfg, and on HAProxy's command line. */

@@ -1,0 +1,54 @@
+import { TandemError } from '@tandem/core';
+import type { CommandModule } from 'yargs';
+
+import { parseHeld, parseState } from '../control/answers.ts';
+import { askDiscovery, controlSocket, type DaemonArguments } from '../control/ask.ts';
+import { printable } from '../printable.ts';
+import { findService } from '../status.ts';
+import { warnIfForgetful } from './hold.ts';
+import { daemonOptions } from './options.ts';
+
+interface ReleaseArguments extends DaemonArguments {
+  service: string;
+  instance: string | undefined;
+  all: boolean;
+}
+
+export const releaseCommand: CommandModule<object, ReleaseArguments> = {
+  command: 'release <service> [instance]',
+  describe: 'Bring back what "tandem hold" has taken out of use',
+  builder: (yargs) =>
+    yargs
+      .positional('service', { type: 'string', demandOption: true, describe: 'The name of the service' })
+      .positional('instance', {
+        type: 'string',
+        describe: 'As for "tandem hold"; may be left out when only one is held',
+      })
+      .option('all', { type: 'boolean', default: false, describe: 'Every instance of the service' })
+      .check(({ all, instance }) => {
+        if (all && instance !== undefined) throw new Error('name an instance or --all, not both');
+        return true;
+      })
+      .options(daemonOptions)
+      .example('$0 release payments i-1234', 'It gets traffic again at once')
+      .example('$0 release payments --all', 'Everything that is held of it'),
+  async handler({ service, instance, all, ...daemon }) {
+    const file = await controlSocket(daemon);
+    const wanted = instance === undefined ? await heldOf(file, service, all) : [instance];
+    for (const one of wanted) {
+      const path = ['v1', 'services', service, 'holds', one];
+      const released = parseHeld(await askDiscovery(file, { method: 'DELETE', path }));
+      process.stdout.write(`${printable(service)}: ${printable(released.instance)} is in use again\n`);
+      warnIfForgetful(released);
+    }
+    if (wanted.length === 0) process.stdout.write(`${printable(service)}: nothing is held\n`);
+  },
+};
+
+async function heldOf(file: string, service: string, all: boolean): Promise<string[]> {
+  const state = parseState(await askDiscovery(file, { method: 'GET', path: ['v1', 'state'] }));
+  const held = findService(state, service).instances.filter((instance) => instance.held !== undefined);
+  if (all || held.length <= 1) return held.map(({ id }) => id);
+  const names = held.map(({ id }) => printable(id)).join(', ');
+  throw new TandemError('CONTROL_REFUSED', `several are held, name one of them or --all: ${names}`);
+}

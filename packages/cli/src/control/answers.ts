@@ -1,0 +1,58 @@
+import { TandemError } from '@tandem/core';
+import * as z from 'zod';
+
+const Rejected = z.object({ place: z.string(), reason: z.string() });
+
+const InstanceState = z.object({
+  id: z.string(),
+  name: z.string(),
+  endpoint: z.string(),
+  weight: z.number(),
+  offered: z.boolean(),
+  held: z.enum(['drain', 'maint']).optional(),
+  guarded: z.boolean(),
+  fallback: z.boolean(),
+});
+
+const ServiceState = z.object({
+  service: z.string(),
+  path: z.string(),
+  use: z.enum(['unknown', 'source', 'saved', 'kept', 'fallback']),
+  instances: z.array(InstanceState),
+  guardMs: z.number().optional(),
+  rejected: z.array(Rejected),
+  sourceError: z.string().optional(),
+});
+
+/** What the discovery daemon says of itself: its `DiscoveryState`, after JSON. */
+const State = z.object({
+  phase: z.enum(['starting', 'serving']),
+  services: z.array(ServiceState),
+  haproxy: z.object({
+    running: z.object({ version: z.string(), incarnation: z.string(), mark: z.string() }).optional(),
+    applied: z.object({ agoMs: z.number(), tookMs: z.number() }).optional(),
+    problem: z.string().optional(),
+    refused: z.string().optional(),
+    setAside: z.array(z.object({ service: z.string(), reason: z.string() })),
+  }),
+});
+
+const Held = z.object({ instance: z.string(), remembered: z.boolean() });
+
+export type DaemonState = z.output<typeof State>;
+export type ServiceState = z.output<typeof ServiceState>;
+export type InstanceState = z.output<typeof InstanceState>;
+
+export const parseState = (answer: unknown): DaemonState => parse(State, answer);
+export const parseHeld = (answer: unknown): z.output<typeof Held> => parse(Held, answer);
+
+/** After an upgrade, daemon and command may be of different versions for a while. */
+function parse<T>(schema: z.ZodType<T>, answer: unknown): T {
+  const parsed = schema.safeParse(answer);
+  if (parsed.success) return parsed.data;
+  throw new TandemError(
+    'CONTROL_UNREACHABLE',
+    'the discovery daemon is of another version than this command: restart it',
+    { cause: parsed.error },
+  );
+}

@@ -1,0 +1,204 @@
+import assert from 'node:assert/strict';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { createDiscoveryHost, type DiscoveryHost } from '../support/discovery-host.ts';
+import { eventually } from '../support/eventually.ts';
+import { freePort } from '../support/haproxy.ts';
+import { ask, type Load, startLoad } from '../support/load.ts';
+import { type Origin, startHttpOrigin } from '../support/origin.ts';
+
+/** A running daemon with the service `web` on two origins, under steady traffic. */
+interface Scene extends AsyncDisposable {
+  readonly host: DiscoveryHost;
+  readonly origins: readonly [Origin, Origin];
+  readonly port: number;
+  readonly load: Load;
+  /** Writes `web` with these origins. */
+  readonly writeWeb: (origins: readonly Origin[], more?: string) => Promise<void>;
+  /** Every request so far got its answer. */
+  assertNothingFailed(): Promise<void>;
+}
+
+function service(name: string, listen: number, origins: readonly Origin[], more = ''): string {
+  const instances = origins.map(({ host, port }) => `{ host: ${host}, port: ${port} }`).join(', ');
+  return `service: ${name}
+discover:
+  listen: ${listen}
+  allow_empty: true
+  guard: { max_lost_percent: 100 }
+  source: { static: { instances: [${instances}] } }
+${more}`;
+}
+
+async function startScene(): Promise<Scene> {
+  const host = await createDiscoveryHost();
+  const origins = [await startHttpOrigin(), await startHttpOrigin()] as const;
+  const port = await freePort();
+  const writeWeb = (some: readonly Origin[], more = '') =>
+    host.write('web', service('web', port, some, more));
+  await writeWeb(origins);
+  host.start();
+  try {
+    await host.becomes(
+      'web',
+      origins.map((origin) => origin.port),
+    );
+  } catch (error) {
+    await host[Symbol.asyncDispose]();
+    for (const origin of origins) await origin.close();
+    throw error;
+  }
+  const load = startLoad({ port, perSecond: 100 });
+  return {
+    host,
+    origins,
+    port,
+    load,
+    writeWeb,
+    async assertNothingFailed() {
+      await eventually(() => assert.ok(load.sent() > 50, `only ${load.sent()} requests were sent`));
+      await load.stop();
+      assert.deepEqual(load.failures, []);
+    },
+    async [Symbol.asyncDispose]() {
+      await load.stop();
+      await host[Symbol.asyncDispose]();
+      for (const origin of origins) await origin.close();
+    },
+  };
+}
+
+/** Resolves when a log line with this message has come, after `count` earlier ones. */
+function untilLogged(host: DiscoveryHost, message: string, count = 0): Promise<Record<string, unknown>> {
+  return eventually(
+    () => {
+      const entry = host.logged(message)[count];
+      assert.ok(entry !== undefined, `never logged: ${message}`);
+      return entry;
+    },
+    { withinMs: 30_000 },
+  );
+}
+
+describe('while the daemon runs', { timeout: 240_000 }, () => {
+  test('services are added, changed and removed, and only what HAProxy cannot change at run time reloads it', async () => {
+    await using scene = await startScene();
+    const { host, origins, writeWeb } = scene;
+    const [one, two] = origins;
+    const worker = await host.worker();
+
+    await writeWeb([one]);
+    await host.becomes('web', [one.port]);
+    await writeWeb(origins);
+    await host.becomes('web', [one.port, two.port]);
+    await writeWeb(origins, '# a comment\n');
+    await sleep(1_000);
+    assert.deepEqual(host.reloads(), [], 'membership and comments need no reload');
+    assert.equal(await host.worker(), worker);
+
+    const apiPort = await freePort();
+    await host.write('api', service('api', apiPort, [one]));
+    await eventually(async () => assert.equal(await ask(apiPort), String(one.port)), { withinMs: 30_000 });
+    assert.equal(host.reloads().length, 1, host.reloads().join());
+
+    await writeWeb(origins, '  balance: leastconn\n');
+    await eventually(() => assert.equal(host.reloads().length, 2), { withinMs: 30_000 });
+
+    await host.remove('api');
+    await eventually(() => assert.rejects(ask(apiPort), /ECONNREFUSED/), { withinMs: 30_000 });
+    assert.equal(host.reloads().length, 3, host.reloads().join());
+    await scene.assertNothingFailed();
+  });
+
+  test('ten new services at once make one reload', async () => {
+    await using scene = await startScene();
+    const { host, origins } = scene;
+    const ports = await Promise.all(Array.from({ length: 10 }, () => freePort()));
+
+    for (const [index, port] of ports.entries())
+      await host.write(`more-${index}`, service(`more-${index}`, port, [origins[0]]));
+    for (const port of ports)
+      await eventually(async () => assert.equal(await ask(port), String(origins[0].port)), {
+        withinMs: 30_000,
+      });
+
+    assert.equal(host.reloads().length, 1, host.reloads().join());
+    await scene.assertNothingFailed();
+  });
+
+  test('a bad file keeps its last good version and hurts no other, and is taken when it is mended', async () => {
+    await using scene = await startScene();
+    const { host, origins, port, writeWeb } = scene;
+    const worker = await host.worker();
+    const apiPort = await freePort();
+
+    await host.write('web', `service: web\ndiscover: { lisetn: ${port} }\n`);
+    const entry = await untilLogged(host, 'set a service file aside');
+    assert.equal(entry['line'], 2);
+    assert.match(String(entry['remedy']), /Did you mean "listen"\?/);
+    await host.write('thief', service('thief', port, [origins[0]]));
+    await untilLogged(host, 'set a service file aside', 1);
+    assert.equal(await host.worker(), worker);
+    assert.deepEqual(host.reloads(), []);
+
+    await host.write('api', service('api', apiPort, [origins[1]]));
+    await eventually(async () => assert.equal(await ask(apiPort), String(origins[1].port)), {
+      withinMs: 30_000,
+    });
+    await host.becomes(
+      'web',
+      origins.map((origin) => origin.port),
+    );
+    await writeWeb([origins[0]]);
+    await host.becomes('web', [origins[0].port]);
+    assert.equal(host.reloads().length, 1, host.reloads().join());
+    await scene.assertNothingFailed();
+  });
+
+  test('a services_dir that is deleted changes nothing, and one that comes back is followed at once', async () => {
+    await using scene = await startScene();
+    const { host, origins, writeWeb } = scene;
+    const [one, two] = origins;
+
+    await rm(host.servicesDir, { recursive: true });
+    await untilLogged(host, 'set a service file aside');
+    await host.becomes('web', [one.port, two.port]);
+    await mkdir(host.servicesDir);
+    await writeWeb([two]);
+    await host.becomes('web', [two.port]);
+    // As a deployment does it that swaps whole directories.
+    const next = path.join(host.directory, 'next');
+    await mkdir(next);
+    await writeFile(path.join(next, 'web.yaml'), service('web', scene.port, [one]));
+    await rename(host.servicesDir, path.join(host.directory, 'previous'));
+    await rename(next, host.servicesDir);
+    await host.becomes('web', [one.port]);
+
+    await scene.assertNothingFailed();
+  });
+
+  test('a host file that changed is named on SIGHUP, and a mistake in it with its place; its settings stay', async () => {
+    await using scene = await startScene();
+    const { host } = scene;
+    const pid = await host.masterPid();
+    const hangUp = () => process.kill(Number(host.logged('starting')[0]?.['pid']), 'SIGHUP');
+
+    await writeFile(host.config, host.hostFile.replace('state_dir', 'state_dri'));
+    hangUp();
+    const mistake = await untilLogged(
+      host,
+      'a mistake in the host file, going on with the settings of the start',
+    );
+    assert.deepEqual([mistake['line'], mistake['column']], [3, 1]);
+    await writeFile(host.config, `${host.hostFile}  defaults: [timeout http-keep-alive 30s]\n`);
+    hangUp();
+    await untilLogged(host, 'the host file has changed, a restart of the daemon will take it');
+
+    assert.equal(await host.masterPid(), pid);
+    assert.deepEqual(host.reloads(), []);
+    await scene.assertNothingFailed();
+  });
+});
