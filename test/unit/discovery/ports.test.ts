@@ -272,11 +272,6 @@ describe('what does not fit together', () => {
       /^service: .*a section "backend {2}pool"/,
     );
     assert.match(problems('web', '127.0.0.1:1')[0] ?? '', /^service: haproxy.shared_frontends has/);
-    assert.match(
-      problems('a', '0.0.0.0:80')[0] ?? '',
-      /^discover.listen: the shared frontend "web" listens on/,
-    );
-    assert.match(problems('a', '/run/web.sock')[0] ?? '', /^discover.listen: the shared frontend "web"/);
   });
 
   test('is a place for map files whose path would be more than a word', () => {
