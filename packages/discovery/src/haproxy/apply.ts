@@ -124,7 +124,9 @@ class FileFirstApplier implements Applier {
   async isUndisturbed(signal: AbortSignal): Promise<boolean> {
     try {
       const identity = await this.#workers.identity(signal);
-      return identity.incarnation === this.#applied?.incarnation && identity.mark === this.#applied.mark;
+      const isSame =
+        identity.incarnation === this.#applied?.incarnation && identity.mark === this.#applied.mark;
+      return isSame && (await this.#routing.isAsLeft(this.#worker(identity, signal)));
     } catch (error) {
       if (signal.aborted) throw error;
       return false;
@@ -296,19 +298,23 @@ class FileFirstApplier implements Applier {
     throw new TandemError('HAPROXY_UNREACHABLE', `HAProxy is not as desired after ${MAX_ROUNDS} rounds`);
   }
 
+  #worker(identity: RunningIdentity, signal: AbortSignal): Worker {
+    const { incarnation } = identity;
+    return {
+      incarnation,
+      ask: (commands) => askWorker(this.#config.runtimeSocket, commands, identity, signal),
+    };
+  }
+
   /** The part of the maps that comes before servers change, or after. */
   async #route(
     stage: 'withdraw' | 'complete',
     { routes }: Chosen,
-    running: Running,
+    running: RunningIdentity,
     signal: AbortSignal,
   ): Promise<RoutingOutcome> {
-    const worker: Worker = {
-      incarnation: running.incarnation,
-      ask: (commands) => askWorker(this.#config.runtimeSocket, commands, running, signal),
-    };
     try {
-      const outcome = await this.#routing[stage](routes, worker);
+      const outcome = await this.#routing[stage](routes, this.#worker(running, signal));
       if (outcome.kind === 'done' && outcome.changes > 0)
         this.#log.info({ stage, count: outcome.changes }, "updated HAProxy's maps");
       if (outcome.kind === 'refused')

@@ -41,13 +41,16 @@ export function isSpare(backend: string): boolean {
   return SPARE.test(backend);
 }
 
+/** Keys of a service that nothing but a frontend or backend of its own can honour. */
+type OwnKey = 'frontend' | 'backend' | 'bind_options' | 'balance' | 'gate';
+
 /** Where a service is served: by a frontend or backend of its own, by a spare, or nowhere, because it cannot be. */
 export type Place =
   | { readonly kind: 'own' }
   | { readonly kind: 'spare'; readonly mode: Mode; readonly port: number }
   | {
       readonly kind: 'impossible';
-      readonly key: 'listen' | 'mode' | 'frontend' | 'backend' | 'bind_options' | 'balance';
+      readonly key: 'listen' | 'mode' | OwnKey;
       readonly reason: string;
       readonly remedy: string;
     };
@@ -91,13 +94,11 @@ export function placeService(
 }
 
 /** What a service asks for that only a frontend or backend of its own can have. */
-function ownStructure(
-  discover: DiscoveredService['config'],
-  range: PortRange,
-): 'frontend' | 'backend' | 'bind_options' | 'balance' | undefined {
+function ownStructure(discover: DiscoveredService['config'], range: PortRange): OwnKey | undefined {
   if (discover.frontend.length > 0) return 'frontend';
   if (discover.backend.length > 0) return 'backend';
   if (discover.bindOptions !== '') return 'bind_options';
+  if (discover.firstCheckMs !== undefined) return 'gate';
   return discover.balance !== undefined && discover.balance !== range.balance ? 'balance' : undefined;
 }
 
@@ -194,6 +195,9 @@ export function placementOf(
     : { backend, extraOptions: serverOptions };
 }
 
+/** One array, so that whoever compares sees that nothing has changed. */
+const NOBODY: readonly never[] = [];
+
 /**
  * The membership by backend, from the membership by service. A spare that nobody has is empty, and so is one whose
  * service is new there and not known yet: whatever HAProxy still has in it belongs to somebody else.
@@ -206,7 +210,7 @@ export function placeMembership(
   if (ranges.length === 0) return membership;
   const placed = new Map(membership);
   for (const { mode, spares: count } of ranges) {
-    for (let number = 1; number <= count; number += 1) placed.set(spareName(mode, number), []);
+    for (let number = 1; number <= count; number += 1) placed.set(spareName(mode, number), NOBODY);
   }
   for (const service of homeless.keys()) placed.delete(service);
   for (const [service, spare] of spares.assigned) {
