@@ -2,13 +2,31 @@
 // which of their changes need a reload.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import http from 'node:http';
 import net from 'node:net';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
-import { checkConfig } from '@tandem/discovery';
+import {
+  buildStructure,
+  checkConfig,
+  createDesiredBuilder,
+  type DiscoveredService,
+  findRoutingProblems,
+  HaproxySection,
+  renderConfig,
+  renderSample,
+} from '@tandem/discovery';
+import {
+  type Ask,
+  createHaproxyProcess,
+  executeMapSteps,
+  planMap,
+  readMaps,
+} from '@tandem/discovery/testing';
+import * as fc from 'fast-check';
 
 import { createHaproxyWorld, eventually, freePort, type HaproxyWorld, service } from '../support/haproxy.ts';
 import { ask } from '../support/load.ts';
@@ -159,16 +177,89 @@ describe('a shared frontend', () => {
       await world.becomes('api', ['a']);
       await eventually(async () => assert.equal(await askHost(where, 'one.example'), String(a.port)));
       await world.operate(`clear map ${map}`);
-      await eventually(async () => assert.equal(await askHost(where, 'one.example'), String(a.port)), 30_000);
+      await eventually(async () => assert.equal(await askHost(where, 'one.example'), String(a.port)));
       await world.operate(`add map ${map} one.example api`, `add map ${map} evil.example api`);
       await writeFile(map, 'evil.example api\n');
       await eventually(async () => {
         assert.deepEqual(await runningMap(world, 'web'), ['one.example api', 'two.example api']);
         assert.doesNotMatch(await readFile(map, 'utf8'), /evil/);
-      }, 30_000);
+      });
       assert.equal(world.reloads(), 0, world.reloadReasons());
     },
     shared,
+  );
+});
+
+describe('a shared frontend among others', () => {
+  const on = (name: string, frontend: string, hosts: string[], section: Record<string, unknown> = {}) =>
+    service(name, undefined, { shared_frontend: frontend, hosts, ...section });
+
+  scenario(
+    'comes up right after a crash, and leaves no file behind when it goes',
+    async (world) => {
+      const port = Number(world.config.sharedFrontends['web']?.listen[0]?.split(':')[1]);
+      world.registry.say('/services/api', [a.instance('a')]);
+      const daemon = world.start([on('api', 'web', ['one.example'])]);
+      await world.becomes('api', ['a']);
+      daemon.discovery.update([on('api', 'web', ['two.example'])]);
+      await eventually(async () => assert.equal(await askHost({ port }, 'two.example'), String(a.port)));
+      process.kill(await world.masterPid(), 'SIGKILL');
+      await eventually(async () => assert.equal(await askHost({ port }, 'two.example'), String(a.port)));
+      await assert.rejects(askHost({ port }, 'one.example'), /status 503/);
+      await daemon.stop();
+
+      const own = await freePort();
+      world.start([service('api', `127.0.0.1:${own}`)], { sharedFrontends: {} });
+      await eventually(async () => assert.equal(await ask(own), String(a.port)));
+      await eventually(() => assert.equal(existsSync(mapFile(world, 'web')), false));
+      await eventually(() => assert.rejects(askHost({ port }, 'two.example'), /ECONNREFUSED/));
+      assert.equal(world.reloads(), 1, world.reloadReasons());
+    },
+    async () => ({ shared_frontends: { web: { listen: await freePort() } } }),
+  );
+
+  scenario(
+    'is set aside alone when HAProxy refuses it or its address is taken, until it is right',
+    async (world) => {
+      const port = Number(world.config.sharedFrontends['web']?.listen[0]?.split(':')[1]);
+      const socketPath = path.join(world.directory, 'taken.sock');
+      const taken = net.createServer((socket) => socket.destroy()).listen(socketPath);
+      await eventually(() => assert.ok(taken.listening));
+      const { web } = world.config.sharedFrontends;
+      assert.ok(web !== undefined);
+      world.registry.say('/services/api', [a.instance('a')]);
+      world.registry.say('/services/shop', [b.instance('b')]);
+      const services = [on('api', 'web', ['api.example']), on('shop', 'other', ['shop.example'])];
+      const first = world.start(services);
+      await eventually(async () => assert.equal(await askHost({ port }, 'api.example'), String(a.port)));
+      await first.stop();
+
+      const sharedFrontends = {
+        web: { ...web, lines: ['no such keyword'] },
+        other: { listen: [socketPath], bindOptions: '', lines: [] },
+      };
+      try {
+        world.start([...services, on('more', 'web', ['more.example'])], { sharedFrontends });
+        world.registry.say('/services/more', [c.instance('c')]);
+        await eventually(async () => assert.equal(await askHost({ port }, 'more.example'), String(c.port)));
+        assert.equal(await askHost({ port }, 'api.example'), String(a.port));
+        const said = world.logged('set a shared frontend aside').map(({ facts }) => facts);
+        assert.deepEqual(
+          said.map((facts) => facts['sharedFrontend']),
+          ['other', 'web'],
+        );
+        assert.match(String(said[0]?.['reason']), /taken\.sock is taken by another process/);
+        assert.match(String(said[1]?.['reason']), /unknown keyword 'no'|no such keyword|unknown keyword/);
+        await assertLoadable(world);
+      } finally {
+        taken.close();
+      }
+      await eventually(
+        async () => assert.equal(await askHost({ socketPath }, 'shop.example'), String(b.port)),
+        30_000,
+      );
+    },
+    async () => ({ shared_frontends: { web: { listen: await freePort() } } }),
   );
 });
 
@@ -267,6 +358,48 @@ describe('a port range', () => {
   );
 
   scenario(
+    'is served by the host that a request names on a shared frontend, too',
+    async (world) => {
+      const first = firstOf(world);
+      const port = Number(world.config.sharedFrontends['web']?.listen[0]?.split(':')[1]);
+      world.registry.say('/services/one', [a.instance('a')]);
+      const daemon = world.start([]);
+      await eventually(() => world.workerPid());
+      const one = service('one', `127.0.0.1:${first}`, { shared_frontend: 'web', hosts: ['one.example'] });
+      daemon.discovery.update([one]);
+      await eventually(async () => assert.equal(await askHost({ port }, 'one.example'), String(a.port)));
+      assert.equal(await ask(first), String(a.port));
+      assert.equal(world.reloads(), 0, world.reloadReasons());
+    },
+    async () => ({ ...(await range()), shared_frontends: { web: { listen: await freePort() } } }),
+  );
+
+  scenario(
+    'with a port that is taken is set aside alone, and comes when the port is free',
+    async (world) => {
+      const first = firstOf(world);
+      const port = await freePort();
+      const taken = net.createServer((socket) => socket.destroy()).listen(first + 1, '127.0.0.1');
+      await eventually(() => assert.ok(taken.listening));
+      world.registry.say('/services/one', [a.instance('a')]);
+      world.registry.say('/services/web', [b.instance('b')]);
+      try {
+        world.start([service('one', `127.0.0.1:${first}`), service('web', `127.0.0.1:${port}`)]);
+        await eventually(async () => assert.equal(await ask(port), String(b.port)));
+        await assert.rejects(ask(first), /ECONNREFUSED/);
+        const [said] = world.logged('set a port range aside');
+        assert.equal(said?.facts['portRange'], 'http');
+        assert.match(String(said?.facts['reason']), new RegExp(`:${first + 1} is taken by another process`));
+      } finally {
+        taken.close();
+      }
+      await eventually(async () => assert.equal(await ask(first), String(a.port)), 30_000);
+      assert.equal(world.reloads(), 1, world.reloadReasons());
+    },
+    range,
+  );
+
+  scenario(
     'serves tcp, too',
     async (world) => {
       const tcp = await startTcpOrigin();
@@ -311,5 +444,213 @@ describe('a unix socket', () => {
     await eventually(() => assert.equal(world.logged('reloaded HAProxy').length, 1));
     await eventually(async () => assert.equal(await askHost({ socketPath }, 'any.example'), String(a.port)));
     await assertLoadable(world);
+  });
+});
+
+describe('a running map', () => {
+  const first = [21_000, 21_001];
+  const noSignal = new AbortController().signal;
+
+  /** A HAProxy without a daemon, whose only frontend looks hosts up. */
+  async function withMap(
+    world: HaproxyWorld,
+    entries: readonly string[],
+  ): Promise<{ file: string; ask: Ask; port: number }> {
+    const file = mapFile(world, 'web');
+    const port = Number(world.config.sharedFrontends['web']?.listen[0]?.split(':')[1]);
+    const services = ['one', 'two'].map((name, index) =>
+      service(name, undefined, { shared_frontend: 'web', hosts: [`${first[index]}.example`] }),
+    );
+    const offers = new Map(
+      services.map((one, index) => [
+        one.service,
+        { service: one, instances: [(index === 0 ? a : b).instance('x')], holds: new Map() },
+      ]),
+    );
+    const { desired } = createDesiredBuilder(world.config)(offers);
+    await writeFile(file, `${entries.join('\n')}\n`);
+    await writeFile(world.config.configFile, renderConfig(desired.structure, desired.membership).text);
+    await createHaproxyProcess(world.config, { log: world.log, onExit: () => {} }).ensure(noSignal);
+    await eventually(() => world.workerPid());
+    return { file, port, ask: (commands) => world.operate(...commands) };
+  }
+
+  const settings = async () => ({ shared_frontends: { web: { listen: await freePort() } } });
+
+  scenario(
+    'becomes whatever is wanted, whatever was in it, and then there is nothing left to do',
+    async (world) => {
+      const { file, ask: askHaproxy } = await withMap(world, []);
+      const worker = await world.workerPid();
+      const key = fc.constantFrom('a.example', 'b.example', 'c.example', '[::1]', '10.0.0.1');
+      const value = fc.constantFrom('one', 'two');
+      const few = fc.array(fc.tuple(key, value), { maxLength: 8 });
+      const many = fc.array(
+        fc.tuple(
+          fc.nat(300).map((number) => `h${number}.example`),
+          value,
+        ),
+        { minLength: 120, maxLength: 250 },
+      );
+      const wanted = fc.oneof({ weight: 4, arbitrary: few }, { weight: 1, arbitrary: many });
+      // What an operator adds by hand: also a second entry for a key that is there.
+      const meddling = few.map((entries) => entries.map(([one, other]) => `add map ${file} ${one} ${other}`));
+      await fc.assert(
+        fc.asyncProperty(wanted, meddling, async (entries, commands) => {
+          if (commands.length > 0) await world.operate(...commands);
+          const table = new Map(entries);
+          const before = await readMaps(askHaproxy, [file]);
+          const steps = planMap(before?.get(file) ?? [], table);
+          assert.deepEqual(await executeMapSteps(askHaproxy, file, steps), { kind: 'done' });
+          const after = (await readMaps(askHaproxy, [file]))?.get(file) ?? [];
+          assert.deepEqual(
+            after.map((entry) => `${entry.key} ${entry.value}`).toSorted(),
+            [...table].map((entry) => entry.join(' ')).toSorted(),
+          );
+          assert.deepEqual(planMap(after, table), []);
+        }),
+        // What a run finds is what the last one has left: nothing to make smaller.
+        { numRuns: 60, seed: 1, endOnFailure: true, includeErrorInReport: true },
+      );
+      assert.equal(await world.workerPid(), worker);
+    },
+    settings,
+  );
+
+  scenario(
+    'of ten thousand hosts is replaced in one step, and every request finds its way meanwhile',
+    async (world) => {
+      const { file, port, ask: askHaproxy } = await withMap(world, ['kept.example one']);
+      const table = new Map([
+        ['kept.example', 'one'],
+        ...Array.from({ length: 9_999 }, (_, index) => [`h${index}.example`, 'two'] as const),
+      ]);
+      const failures: string[] = [];
+      const asking = new AbortController();
+      const asked = (async () => {
+        while (!asking.signal.aborted)
+          await askHost({ port }, 'kept.example').catch((error: unknown) => failures.push(String(error)));
+      })();
+      const running = await readMaps(askHaproxy, [file]);
+      const steps = planMap(running?.get(file) ?? [], table);
+      assert.deepEqual(await executeMapSteps(askHaproxy, file, steps), { kind: 'done' });
+      asking.abort();
+      await asked;
+      assert.deepEqual(failures, []);
+      assert.equal((await runningMap(world, 'web')).length, 10_000);
+      for (const host of ['h0.example', 'h5000.example', 'H9998.example:80'])
+        assert.equal(await askHost({ port }, host), String(b.port));
+      assert.equal(await askHost({ port }, 'kept.example'), String(a.port));
+    },
+    settings,
+  );
+});
+
+describe('haproxy -c', () => {
+  const forms: Record<string, { settings?: Record<string, unknown>; services?: DiscoveredService[] }> = {
+    'every way to listen': {
+      services: [
+        service('a', 3210),
+        service('b', '[::1]:3211'),
+        service('c', '*:3212'),
+        service('d', '/tmp/tandem-d.sock'),
+        service('e', '/tmp/tandem-e.sock', { mode: 'tcp', bind_options: 'mode 666 accept-proxy' }),
+        service('f', undefined),
+      ],
+    },
+    'every algorithm': {
+      services: [
+        'roundrobin',
+        'leastconn',
+        'random',
+        'first',
+        'source',
+        'uri',
+        'url_param id',
+        'hdr(x-user)',
+        'rdp-cookie',
+        'rdp-cookie(x)',
+      ].map((balance, index) =>
+        service(`s${index}`, 3_300 + index, { balance, mode: balance.startsWith('rdp') ? 'tcp' : 'http' }),
+      ),
+    },
+    'lines of a service': {
+      services: [
+        service('a', 3210, {
+          frontend: ['maxconn 50', 'timeout client 5s', 'acl x path /x', 'use_backend b if x'],
+          backend: ['option httpchk GET /health', 'timeout server 3s', 'retry-on none'],
+          server_options: 'check inter 2s maxconn 50 on-marked-down shutdown-sessions',
+          bind_options: 'accept-proxy maxconn 100',
+        }),
+        service('b', 3211, { balance: 'source', backend: ['hash-type map-based'] }),
+      ],
+    },
+    'shared frontends': {
+      settings: {
+        shared_frontends: {
+          edge: { listen: ['*:8080', '[::1]:8080', '/tmp/tandem-edge.sock'] },
+          strict: { listen: 8081, lines: ['http-request deny if { path /x }', 'default_backend a'] },
+        },
+      },
+      services: [
+        service('a', undefined, { shared_frontend: 'edge', hosts: ['a.example', '[::1]'] }),
+        service('edge', undefined, { shared_frontend: 'strict', hosts: ['b.example'] }),
+      ],
+    },
+    'port ranges': {
+      settings: {
+        port_range: {
+          address: '::1',
+          http: '21000-21099',
+          tcp: '22000-22099',
+          spares: 3,
+          balance: 'leastconn',
+        },
+        shared_frontends: { web: { listen: 8080 } },
+      },
+      services: [
+        service('a', '[::1]:21001', { shared_frontend: 'web', hosts: ['a.example'] }),
+        service('b', '[::1]:22001', { mode: 'tcp', server_options: 'check' }),
+      ],
+    },
+    'what the host adds': {
+      settings: {
+        socket_group: 'root',
+        global: ['maxconn 1000', 'nbthread 1'],
+        defaults: ['timeout tunnel 1h', 'mode http'],
+        extra_sections: {
+          'listen stats': ['mode http', 'bind 127.0.0.1:9000', 'stats enable'],
+          'backend a': ['mode http', 'http-request deny'],
+          'resolvers here': ['nameserver one 127.0.0.1:53'],
+        },
+      },
+      services: [service('b', 3210)],
+    },
+  };
+
+  for (const [name, { settings = {}, services = [] }] of Object.entries(forms))
+    test(`takes ${name}`, { timeout }, async () => {
+      const config = HaproxySection.parse({ binary: '/usr/sbin/haproxy', ...settings });
+      for (const one of services) assert.deepEqual(findRoutingProblems(config, one), [], one.service);
+      assert.equal(await checkConfig(config, renderSample(buildStructure(config, services))), undefined);
+    });
+});
+
+describe('a limit', () => {
+  test('of open files that keeps HAProxy from starting is told with its remedy', { timeout }, async () => {
+    const directory = await mkdtemp(path.join(tmpdir(), 'tandem-limit-'));
+    const binary = path.join(directory, 'haproxy');
+    await writeFile(binary, '#!/bin/sh\nulimit -n 500\nexec /usr/sbin/haproxy "$@"\n', { mode: 0o755 });
+    const world = await createHaproxyWorld({ binary, global: ['maxconn 10000'] });
+    try {
+      world.start([]);
+      await eventually(() => {
+        const [said] = world.logged('HAProxy has ended');
+        assert.match(String(said?.facts['lastWords']), /Cannot raise FD limit.*Allow it 20\d+ open files/s);
+      });
+    } finally {
+      await world.end();
+      await rm(directory, { recursive: true });
+    }
   });
 });

@@ -330,7 +330,7 @@ export async function eventually<T>(attempt: () => T | Promise<T>, patienceMs = 
 /** A service with its instances below `/services/<name>`. */
 export function service(
   name: string,
-  listen: string | undefined,
+  listen: string | number | undefined,
   section: Record<string, unknown> = {},
 ): DiscoveredService {
   const config = DiscoverSection.parse({ ...(listen === undefined ? {} : { listen }), ...section });

@@ -351,4 +351,37 @@ describe('keeping maps', () => {
     const next = { ...worker, incarnation: '2' };
     assert.deepEqual(await routing.complete(routes, next), { kind: 'done', changes: 1 });
   });
+
+  test('and somebody else’s changes of either are seen within a second', () =>
+    inDirectory(async (directory) => {
+      let clock = 0;
+      const file = path.join(directory, 'tandem-web.map');
+      const routing = createRouting(() => clock);
+      const haproxy = createHaproxyMap([], file);
+      const worker = { incarnation: '1', ask: haproxy.ask };
+      const routes = routesOf(file, { 'a.example': 'web' });
+      const heal = async () => {
+        await routing.write(routes, []);
+        await routing.complete(routes, worker);
+      };
+      await heal();
+      for (const meddle of [
+        () => haproxy.answer(`clear map ${file}`),
+        () => haproxy.answer(`add map ${file} evil.example web`),
+        () => writeFile(file, 'evil.example web\n'),
+        () => rm(file),
+      ]) {
+        assert.equal(await routing.isAsLeft(worker), true);
+        await meddle();
+        clock += 800;
+        assert.equal(await routing.isAsLeft(worker), false);
+        assert.equal(await routing.isAsLeft(worker), false, 'until it was put right');
+        await heal();
+        clock += 800;
+        assert.equal(await routing.isAsLeft(worker), true);
+      }
+      const before = haproxy.heard.length;
+      assert.equal(await routing.isAsLeft(worker), true);
+      assert.equal(haproxy.heard.length, before, 'and nobody is asked more often');
+    }));
 });

@@ -62,6 +62,7 @@ describe('the place of a service', () => {
     assert.equal(keyOf({ backend: ['option httpchk'] }), 'backend');
     assert.equal(keyOf({ bind_options: 'accept-proxy' }), 'bind_options');
     assert.equal(keyOf({ balance: 'leastconn' }), 'balance');
+    assert.equal(keyOf({ gate: { first_check: '1s' }, server_options: 'check' }), 'gate');
     assert.equal(keyOf({ balance: 'roundrobin' }), 'spare');
     assert.equal(keyOf({}, '*:21003'), 'listen');
     assert.equal(keyOf({}, '[::]:21003'), 'listen');

@@ -1,7 +1,7 @@
 import type { DiscoveredService } from '../config/discover.ts';
 import type { HaproxyConfig, PortRangeConfig } from '../config/haproxy.ts';
 import { overlaps, parseEndpoint } from './endpoints.ts';
-import type { Membership, Server } from './membership.ts';
+import type { Membership } from './membership.ts';
 
 type Mode = 'http' | 'tcp';
 const MODES: readonly Mode[] = ['http', 'tcp'];
@@ -41,7 +41,7 @@ export function isSpare(backend: string): boolean {
   return SPARE.test(backend);
 }
 
-/** What a service of a port range cannot have of its own. */
+/** Keys of a service that nothing but a frontend or backend of its own can honour. */
 type OwnKey = 'frontend' | 'backend' | 'bind_options' | 'balance' | 'gate';
 
 /** Where a service is served: by a frontend or backend of its own, by a spare, or nowhere, because it cannot be. */
@@ -195,6 +195,9 @@ export function placementOf(
     : { backend, extraOptions: serverOptions };
 }
 
+/** One array, so that whoever compares sees that nothing has changed. */
+const NOBODY: readonly never[] = [];
+
 /**
  * The membership by backend, from the membership by service. A spare that nobody has is empty, and so is one whose
  * service is new there and not known yet: whatever HAProxy still has in it belongs to somebody else.
@@ -218,9 +221,6 @@ export function placeMembership(
   }
   return placed;
 }
-
-/** The same one every time: nothing has changed. */
-const NOBODY: readonly Server[] = [];
 
 const NOTE =
   /^(tandem-spare-(?:http|tcp)-[1-9]\d{0,3}) (?:serves ([A-Za-z0-9][A-Za-z0-9_.-]{0,127})|is free)$/;

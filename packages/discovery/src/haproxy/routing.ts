@@ -28,7 +28,9 @@ export interface Routing {
   withdraw(routes: Routes, worker: Worker): Promise<RoutingOutcome>;
   /** Makes the running maps these: after servers have changed, so that a new entry leads to somebody. */
   complete(routes: Routes, worker: Worker): Promise<RoutingOutcome>;
-  /** Whether nobody has touched the files, or the maps of this worker, since they were completed. */
+  /**
+   * Whether files and running maps are as `complete` left them. Nothing is read more often than it is worth.
+   */
   isAsLeft(worker: Worker): Promise<boolean>;
   /** Removes the files that nothing names any more. */
   tidy(needed: readonly string[]): Promise<void>;
@@ -44,92 +46,138 @@ export interface Worker {
 export type RoutingOutcome =
   { readonly kind: 'done'; readonly changes: number } | Exclude<Executed, { readonly kind: 'done' }>;
 
-/**
- * Maps that nobody wants to be different are looked at this often, in case somebody else has changed them: reading one
- * of 10,000 entries takes 3 ms.
- */
+/** Maps that nobody wants to be different are looked at this often, in case somebody else has changed them. */
 const LOOK_AGAIN_MS = 750;
+/** Reading great ones (3 ms for 10,000 entries) takes at most this part of the time. */
+const LOOKING_SHARE = 20;
+
+interface MapFile {
+  readonly file: ConfigFile;
+  table?: RouteTable;
+  bytes?: Buffer;
+}
+
+/** What was seen to be right: to be believed for a while. */
+interface Settled {
+  readonly routes: Routes;
+  readonly incarnation: string;
+  readonly until: number;
+}
 
 export function createRouting(now: () => number = () => performance.now()): Routing {
-  const files = new Map<string, { readonly file: ConfigFile; table?: RouteTable; bytes: Buffer }>();
-  let settled: { readonly routes: Routes; readonly incarnation: string; readonly at: number } | undefined;
+  return new MapKeeper(now);
+}
 
-  const openFile = (name: string) => {
-    const open = files.get(name) ?? {
-      file: createConfigFile(name, { keepsForeign: false }),
-      bytes: Buffer.alloc(0),
-    };
-    files.set(name, open);
-    return open;
-  };
-  const isSettled = (routes: Routes, { incarnation }: Worker) =>
-    settled?.routes === routes && settled.incarnation === incarnation && now() - settled.at < LOOK_AGAIN_MS;
+class MapKeeper implements Routing {
+  readonly #now: () => number;
+  readonly #files = new Map<string, MapFile>();
+  #settled: Settled | undefined;
 
-  async function converge(
-    routes: Routes,
-    { ask }: Worker,
-    isMeant: (step: MapStep) => boolean,
-  ): Promise<RoutingOutcome> {
-    const running = await readMaps(ask, [...routes.keys()]);
-    if (running === undefined) return { kind: 'other-worker' };
-    let changes = 0;
-    for (const [file, entries] of running) {
-      const steps = planMap(entries, routes.get(file)?.entries ?? new Map()).filter(isMeant);
-      const executed = await executeMapSteps(ask, file, steps);
-      if (executed.kind !== 'done') return executed;
-      changes += steps.reduce((sum, step) => sum + (step.kind === 'replace' ? step.entries.size : 1), 0);
-    }
-    return { kind: 'done', changes };
+  constructor(now: () => number) {
+    this.#now = now;
   }
 
-  return {
-    async write(routes, needed) {
-      for (const [name, table] of routes) {
-        const open = openFile(name);
-        if (open.table !== table) open.bytes = Buffer.from(renderMap(table));
-        open.table = table;
-        await open.file.write([open.bytes]);
-      }
-      for (const name of needed) {
-        const { file } = openFile(name);
-        if (!routes.has(name) && (await file.read()) === undefined)
-          await file.write([Buffer.from(renderMap({ entries: new Map(), notes: [] }))]);
-      }
-    },
-    async withdraw(routes, worker) {
-      if (isSettled(routes, worker)) return { kind: 'done', changes: 0 };
-      return converge(routes, worker, ({ kind }) => kind === 'delete');
-    },
-    async complete(routes, worker) {
-      if (isSettled(routes, worker)) return { kind: 'done', changes: 0 };
-      const outcome = await converge(routes, worker, () => true);
-      if (outcome.kind === 'done') settled = { routes, incarnation: worker.incarnation, at: now() };
-      return outcome;
-    },
-    async isAsLeft(worker) {
-      if (settled === undefined || files.size === 0) return true;
-      for (const { file, table } of files.values()) {
-        if (table !== undefined && !(await file.isIntact())) return false;
-      }
-      const { routes } = settled;
-      if (isSettled(routes, worker)) return true;
-      const running = await readMaps(worker.ask, [...routes.keys()]);
-      const isRight =
-        running !== undefined &&
-        [...running].every(
-          ([file, entries]) => planMap(entries, routes.get(file)?.entries ?? new Map()).length === 0,
-        );
-      settled = isRight ? { ...settled, at: now() } : undefined;
-      return isRight;
-    },
-    async tidy(needed) {
-      for (const name of files.keys()) {
-        if (needed.includes(name)) continue;
-        await rm(name, { force: true });
-        files.delete(name);
-      }
-    },
-  };
+  async write(routes: Routes, needed: readonly string[]): Promise<void> {
+    for (const [name, table] of routes) {
+      const open = this.#open(name);
+      if (open.table !== table) open.bytes = Buffer.from(renderMap(table));
+      open.table = table;
+      await open.file.write([open.bytes ?? NOTHING]);
+    }
+    for (const name of needed) {
+      const { file } = this.#open(name);
+      if (!routes.has(name) && (await file.read()) === undefined)
+        await file.write([Buffer.from(renderMap({ entries: new Map(), notes: [] }))]);
+    }
+  }
+
+  async withdraw(routes: Routes, worker: Worker): Promise<RoutingOutcome> {
+    if (this.#isSettled(routes, worker)) return UNCHANGED;
+    return converge(routes, worker, ({ kind }) => kind === 'delete');
+  }
+
+  async complete(routes: Routes, worker: Worker): Promise<RoutingOutcome> {
+    if (this.#isSettled(routes, worker)) return UNCHANGED;
+    const startedAt = this.#now();
+    const outcome = await converge(routes, worker, () => true);
+    if (outcome.kind === 'done') this.#settle(routes, worker, startedAt);
+    return outcome;
+  }
+
+  async isAsLeft(worker: Worker): Promise<boolean> {
+    const routes = this.#settled?.routes;
+    if (routes === undefined) return true;
+    if (this.#isSettled(routes, worker)) return true;
+    const startedAt = this.#now();
+    const isRight = (await this.#areFilesRight(routes)) && (await areMapsRight(routes, worker));
+    if (isRight) this.#settle(routes, worker, startedAt);
+    else this.#settled = { routes, incarnation: worker.incarnation, until: -Infinity };
+    return isRight;
+  }
+
+  async tidy(needed: readonly string[]): Promise<void> {
+    for (const name of this.#files.keys()) {
+      if (needed.includes(name)) continue;
+      await rm(name, { force: true });
+      this.#files.delete(name);
+    }
+  }
+
+  #open(name: string): MapFile {
+    const open = this.#files.get(name) ?? { file: createConfigFile(name, { keepsForeign: false }) };
+    this.#files.set(name, open);
+    return open;
+  }
+
+  #isSettled(routes: Routes, { incarnation }: Worker): boolean {
+    const settled = this.#settled;
+    return settled?.routes === routes && settled.incarnation === incarnation && this.#now() < settled.until;
+  }
+
+  #settle(routes: Routes, { incarnation }: Worker, startedAt: number): void {
+    const at = this.#now();
+    const until = at + Math.max(LOOK_AGAIN_MS, LOOKING_SHARE * (at - startedAt));
+    this.#settled = { routes, incarnation, until };
+  }
+
+  async #areFilesRight(routes: Routes): Promise<boolean> {
+    for (const name of routes.keys()) {
+      if (!(await this.#open(name).file.isIntact())) return false;
+    }
+    return true;
+  }
+}
+
+const NOTHING = Buffer.alloc(0);
+const UNCHANGED: RoutingOutcome = { kind: 'done', changes: 0 };
+
+async function converge(
+  routes: Routes,
+  { ask }: Worker,
+  isMeant: (step: MapStep) => boolean,
+): Promise<RoutingOutcome> {
+  const running = await readMaps(ask, [...routes.keys()]);
+  if (running === undefined) return { kind: 'other-worker' };
+  let changes = 0;
+  for (const [file, entries] of running) {
+    const steps = planMap(entries, wantedOf(routes, file)).filter(isMeant);
+    const executed = await executeMapSteps(ask, file, steps);
+    if (executed.kind !== 'done') return executed;
+    changes += steps.reduce((sum, step) => sum + (step.kind === 'replace' ? step.entries.size : 1), 0);
+  }
+  return { kind: 'done', changes };
+}
+
+/** A worker that is not the one that was left is somebody else's business. */
+async function areMapsRight(routes: Routes, { ask }: Worker): Promise<boolean> {
+  const running = await readMaps(ask, [...routes.keys()]);
+  return [...(running ?? [])].every(
+    ([file, entries]) => planMap(entries, wantedOf(routes, file)).length === 0,
+  );
+}
+
+function wantedOf(routes: Routes, file: string): ReadonlyMap<string, string> {
+  return routes.get(file)?.entries ?? new Map();
 }
 
 /**
