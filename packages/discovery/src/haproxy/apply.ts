@@ -74,6 +74,8 @@ interface Work {
 }
 
 const MIN_RELOAD_INTERVAL_MS = 1_000;
+/** Reloads that do not bring about what they are for come ever more slowly. */
+const MAX_RELOAD_INTERVAL_MS = 60_000;
 const MAX_ROUNDS = 5;
 /** How long the runtime waits for the file. */
 const FILE_HEAD_START_MS = 5;
@@ -105,6 +107,8 @@ class FileFirstApplier implements ReportingApplier {
   /** Nothing is left to do until the owner of HAProxy starts it. */
   #isAwaiting = false;
   #reloadedAt = -Infinity;
+  /** Reloads since all was last as desired. */
+  #reloads = 0;
   #nextReadingAt = 0;
   #nextSampleAt = 0;
   #toldHolds = '[]';
@@ -384,11 +388,12 @@ class FileFirstApplier implements ReportingApplier {
       }
       if (reload === undefined) {
         const completed = await this.#route('complete', chosen, view, signal);
-        if (completed.kind === 'done') return { kind: 'done' };
         if (completed.kind === 'other-worker') this.#view = undefined;
-        continue;
+        if (completed.kind !== 'done') continue;
+        this.#reloads = 0;
+        return { kind: 'done' };
       }
-      const waitMs = this.#reloadedAt + MIN_RELOAD_INTERVAL_MS - performance.now();
+      const waitMs = this.#reloadedAt + this.#reloadIntervalMs() - performance.now();
       if (waitMs > 0) return { kind: 'later', ms: Math.ceil(waitMs) };
       await this.#reload(reload, view.identity, work, signal);
     }
@@ -447,6 +452,10 @@ class FileFirstApplier implements ReportingApplier {
     }
   }
 
+  #reloadIntervalMs(): number {
+    return Math.min(MIN_RELOAD_INTERVAL_MS * 2 ** Math.max(0, this.#reloads - 1), MAX_RELOAD_INTERVAL_MS);
+  }
+
   /** Serialised and rate-limited; believed only when a new worker shows the structure that was meant. */
   async #reload(
     reason: ReloadReason,
@@ -456,6 +465,7 @@ class FileFirstApplier implements ReportingApplier {
   ): Promise<void> {
     await writing;
     const startedAt = performance.now();
+    this.#reloads += 1;
     this.#deps.log.info({ reason }, 'reloading HAProxy');
     this.#view = undefined;
     const checked = backendsWithKeptHealth(this.#chooser.good?.structure, chosen.structure, this.#members);

@@ -112,20 +112,22 @@ function createServersBuilder(
   return (offer) => {
     if (last !== undefined && last.instances === offer.instances && isSameMap(last.holds, offer.holds))
       return last;
-    const byName = new Map<ServerName, Server>();
+    const found: Server[] = [];
     const held = new Map<ServerName, HoldKind>();
     const rejections: Rejection[] = [];
     for (const instance of offer.instances) {
       const { server, rejection } = translate(instance);
       if (rejection !== undefined) rejections.push(rejection);
-      if (server === undefined || byName.has(server.name)) continue;
-      byName.set(server.name, server);
+      if (server === undefined) continue;
+      found.push(server);
       const hold = offer.holds.size === 0 ? undefined : offer.holds.get(instanceId(instance));
-      if (hold !== undefined) held.set(server.name, hold);
+      if (hold !== undefined && !held.has(server.name)) held.set(server.name, hold);
     }
     const taken = new Set<number>();
     const used = new Map<Server, Server>();
-    const servers = [...byName.values()].sort(byServerName).map((server): Server => {
+    // The order of equals stays as it was: the first of them counts.
+    const unique = found.sort(byServerName).filter(({ name }, index) => name !== found[index - 1]?.name);
+    const servers = unique.map((server): Server => {
       const id = freeId(server.id, taken);
       const state: ServerState = held.get(server.name) ?? 'ready';
       if (id === server.id && state === server.state) return server;
@@ -143,6 +145,7 @@ function createServersBuilder(
 }
 
 function byServerName(a: Server, b: Server): number {
+  if (a.name === b.name) return 0;
   return a.name < b.name ? -1 : 1;
 }
 
