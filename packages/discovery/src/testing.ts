@@ -17,8 +17,10 @@ export {
   serverArguments,
 } from './haproxy/membership.ts';
 export type { Structure } from './haproxy/structure.ts';
+export { identify, isAlive } from './haproxy/identity.ts';
+export { backendsWithKeptHealth, createKeptHealth, downServers } from './haproxy/kept-health.ts';
 export { parseReloadAnswer, parseReloadCount } from './haproxy/master.ts';
-export { createOutputFile } from './haproxy/output-file.ts';
+export { alertsOf, createOutputFile } from './haproxy/output-file.ts';
 export { findFatalLine } from './haproxy/preflight.ts';
 export type { HoldKind, Offers } from './output.ts';
 export { type Circumstances, ORDINARY, planChanges, type Step } from './haproxy/plan.ts';
@@ -26,7 +28,7 @@ export { RunningView } from './haproxy/running-view.ts';
 export { parseServerOptions } from './haproxy/server-options.ts';
 export { abilitiesOf } from './haproxy/versions.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
-export { reloadTo } from './haproxy/reload.ts';
+export { createRetryPace, reloadTo } from './haproxy/reload.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
 export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';
