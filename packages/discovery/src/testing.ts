@@ -10,6 +10,7 @@ export {
   adoptServers,
   buildMembership,
   createMembershipBuilder,
+  optionsInFile,
   type Membership,
   type ReportedServer,
   type Server,
@@ -26,7 +27,7 @@ export type { HoldKind, Offers } from './output.ts';
 export { type Circumstances, ORDINARY, planChanges, type Step } from './haproxy/plan.ts';
 export { RunningView } from './haproxy/running-view.ts';
 export { parseServerOptions } from './haproxy/server-options.ts';
-export { abilitiesOf } from './haproxy/versions.ts';
+export { abilitiesOf, staticOption } from './haproxy/versions.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 export { createRetryPace, reloadTo } from './haproxy/reload.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';

@@ -1,4 +1,4 @@
-import { constants } from 'node:fs';
+import { constants, existsSync } from 'node:fs';
 import { copyFile, mkdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 
@@ -23,12 +23,18 @@ export function createConfigFile(file: string): ConfigFile {
   let writing: Promise<void> = Promise.resolve();
 
   async function write(parts: readonly Buffer[]): Promise<void> {
-    const stamp = await stampOf(file);
-    if (stamp !== undefined && stamp === written?.stamp && isSame(parts, written.parts)) return;
+    if (written !== undefined && isSame(parts, written.parts) && (await isIntact())) return;
     if (written === undefined) await keepForeign(file);
-    if (stamp === undefined) await mkdir(path.dirname(file), { recursive: true, mode: 0o750 });
-    await writeFileAtomic(file, parts, { mode: 0o640 });
+    await writeFileAtomic(file, parts, { mode: 0o640 }).catch(async (error: unknown) => {
+      if (existsSync(path.dirname(file))) throw error;
+      await mkdir(path.dirname(file), { recursive: true, mode: 0o750 });
+      await writeFileAtomic(file, parts, { mode: 0o640 });
+    });
     written = { parts, stamp: await stampOf(file) };
+  }
+  async function isIntact(): Promise<boolean> {
+    const stamp = await stampOf(file);
+    return stamp !== undefined && stamp === written?.stamp;
   }
 
   return {
@@ -40,8 +46,7 @@ export function createConfigFile(file: string): ConfigFile {
     },
     async isIntact() {
       await writing;
-      const stamp = await stampOf(file);
-      return written !== undefined && stamp !== undefined && stamp === written.stamp;
+      return isIntact();
     },
   };
 }
