@@ -26,6 +26,7 @@ export { findFatalLine } from './haproxy/preflight.ts';
 export type { HoldKind, Offers } from './output.ts';
 export { type Circumstances, ORDINARY, planChanges, type Step } from './haproxy/plan.ts';
 export { RunningView } from './haproxy/running-view.ts';
+export { createStateReader } from './haproxy/server-state.ts';
 export { parseServerOptions } from './haproxy/server-options.ts';
 export { abilitiesOf, staticOption } from './haproxy/versions.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';

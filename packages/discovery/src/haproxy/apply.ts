@@ -17,6 +17,7 @@ import { type ForeignHolds, RunningView } from './running-view.ts';
 import { converse, type Executed, executeSteps, type RunningIdentity } from './runtime.ts';
 import { parsePassed, parseQuiet } from './server-state.ts';
 import type { StructureStore } from './structure-store.ts';
+import type { SetAside } from './vet.ts';
 import { abilitiesOf } from './versions.ts';
 import { createWorkers, type Workers } from './workers.ts';
 
@@ -31,6 +32,18 @@ export interface Applier {
   apply(desired: Desired, signal: AbortSignal): Promise<Applied>;
   /** Whether the file and HAProxy are as they were left. A fraction of a millisecond, now and then a full reading. */
   look(signal: AbortSignal): Promise<Look>;
+  /** What an operator may want to see. */
+  status(): ApplierStatus;
+}
+
+export interface ApplierStatus {
+  /** Undefined while no HAProxy is known. */
+  readonly running: RunningIdentity | undefined;
+  readonly foreignHolds: ForeignHolds;
+  /** Services that HAProxy cannot have as they are configured. */
+  readonly setAside: readonly SetAside[];
+  /** Why HAProxy refuses the configuration as a whole, while it does. */
+  readonly complaint: string | undefined;
 }
 
 /** `awaiting`: the file is as desired, and somebody else has to start HAProxy. */
@@ -58,6 +71,8 @@ interface Work {
 }
 
 const MIN_RELOAD_INTERVAL_MS = 1_000;
+/** Reloads that do not bring about what they are for come ever more slowly. */
+const MAX_RELOAD_INTERVAL_MS = 60_000;
 const MAX_ROUNDS = 5;
 /** How long the runtime waits for the file. */
 const FILE_HEAD_START_MS = 5;
@@ -88,6 +103,8 @@ class FileFirstApplier implements Applier {
   /** Nothing is left to do until the owner of HAProxy starts it. */
   #isAwaiting = false;
   #reloadedAt = -Infinity;
+  /** Reloads since all was last as desired. */
+  #reloads = 0;
   #nextReadingAt = 0;
   #nextSampleAt = 0;
   #toldHolds = '[]';
@@ -144,6 +161,12 @@ class FileFirstApplier implements Applier {
       if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
       return this.#lose();
     }
+  }
+
+  status(): ApplierStatus {
+    const { setAside, complaint } = this.#chooser;
+    const foreignHolds = this.#view?.foreignHolds ?? new Map();
+    return { running: this.#view?.identity, foreignHolds, setAside, complaint };
   }
 
   #lose(): Look {
@@ -353,8 +376,11 @@ class FileFirstApplier implements Applier {
         view.advance(plan, chosen.membership, executed.untaken);
         this.#tellHolds(view);
       }
-      if (reload === undefined) return { kind: 'done' };
-      const waitMs = this.#reloadedAt + MIN_RELOAD_INTERVAL_MS - performance.now();
+      if (reload === undefined) {
+        this.#reloads = 0;
+        return { kind: 'done' };
+      }
+      const waitMs = this.#reloadedAt + this.#reloadIntervalMs() - performance.now();
       if (waitMs > 0) return { kind: 'later', ms: Math.ceil(waitMs) };
       await this.#reload(reload, view.identity, work, signal);
     }
@@ -384,6 +410,10 @@ class FileFirstApplier implements Applier {
     }
   }
 
+  #reloadIntervalMs(): number {
+    return Math.min(MIN_RELOAD_INTERVAL_MS * 2 ** Math.max(0, this.#reloads - 1), MAX_RELOAD_INTERVAL_MS);
+  }
+
   /** Serialised and rate-limited; believed only when a new worker shows the structure that was meant. */
   async #reload(
     reason: ReloadReason,
@@ -393,6 +423,7 @@ class FileFirstApplier implements Applier {
   ): Promise<void> {
     await writing;
     const startedAt = performance.now();
+    this.#reloads += 1;
     this.#deps.log.info({ reason }, 'reloading HAProxy');
     this.#view = undefined;
     const checked = backendsWithKeptHealth(this.#chooser.good?.structure, chosen.structure, this.#members);
