@@ -11,7 +11,7 @@ import { root, run, tandem } from '../support/tandem.ts';
 const deploy = path.join(root, 'deploy');
 
 describe('what is deployed', () => {
-  for (const sample of ['examples/tandem.yaml', 'container/tandem.yaml']) {
+  for (const sample of ['examples/tandem.yaml', 'examples/external.yaml', 'container/tandem.yaml']) {
     test(`the sample ${sample} and its services pass the check`, async () => {
       const finished = await tandem(['check', '--config', path.join(deploy, sample)]);
 

@@ -263,18 +263,18 @@ describe('the first takeover', () => {
   );
 });
 
-describe('a reload command', () => {
+describe('a request for a reload', () => {
   const failing = (script: string): Settings => {
     return () => reloadedBy(script, { reload_deadline: '2s' });
   };
 
   /** The daemon wants another structure and does not get it; what runs goes on, with current members. */
-  async function refused(world: HaproxyWorld, reason: RegExp): Promise<void> {
+  async function refused(world: HaproxyWorld, reason: RegExp, code = 'HAPROXY_RELOAD_FAILED'): Promise<void> {
     const { daemon, web, say, port } = await serving(world);
     daemon.discovery.update([web({ balance: 'leastconn' })]);
     await eventually(() => {
       const [failure] = world.logged(FAILED);
-      assert.equal(failure?.facts['code'], 'HAPROXY_RELOAD_FAILED');
+      assert.equal(failure?.facts['code'], code);
       assert.match(String(failure.facts['err']), reason);
     });
     say([b.instance('b')]);
@@ -299,6 +299,12 @@ describe('a reload command', () => {
       const pid = Number(await readFile(path.join(world.directory, 'hung'), 'utf8'));
       await eventually(() => assert.equal(isRunning(pid), false));
     },
+  );
+
+  scenario(
+    'that is a master socket nobody listens on is named',
+    (directory) => ({ mode: 'external', reload: { master_socket: path.join(directory, 'nowhere.sock') } }),
+    (world) => refused(world, /nowhere\.sock takes no request for a reload/, 'HAPROXY_UNREACHABLE'),
   );
 
   scenario(

@@ -474,10 +474,9 @@ class FileFirstApplier implements ReportingApplier {
       await reloadTo(chosen.mark, before, this.#reloadDeps(signal));
     } catch (error) {
       signal.throwIfAborted();
-      if (isTandemError(error, 'HAPROXY_RELOAD_FAILED')) {
-        const retryMs = this.#retryPace(chosen.mark, this.#deps.process.isRunning());
-        this.#chooser.refuse(chosen.mark, messageOf(error), retryMs);
-      }
+      // A master that could not even be asked has not died of it.
+      const isFatal = isTandemError(error, 'HAPROXY_RELOAD_FAILED') && !this.#deps.process.isRunning();
+      this.#chooser.refuse(chosen.mark, messageOf(error), this.#retryPace(chosen.mark, isFatal));
       await this.#putBack(chosen);
       throw error;
     } finally {

@@ -29,7 +29,7 @@ class ExternalProcess implements HaproxyProcess {
   readonly #reload: ReloadRequest;
   readonly #log: Log;
   readonly #binary: Binary;
-  #state: 'unknown' | 'found' | 'absent' = 'unknown';
+  #state: 'unknown' | 'introduced' | 'found' | 'absent' = 'unknown';
 
   constructor(config: HaproxyConfig, reload: ReloadRequest, log: Log) {
     this.#config = config;
@@ -56,8 +56,11 @@ class ExternalProcess implements HaproxyProcess {
       return 'found';
     } catch (error) {
       signal.throwIfAborted();
+      if (before === 'unknown') {
+        this.#state = 'introduced';
+        if (await this.#introduce(signal)) return this.ensure(signal);
+      }
       this.#state = 'absent';
-      if (before === 'unknown' && (await this.#introduce(signal))) return this.ensure(signal);
       if (before !== 'absent') {
         this.#log.warn(
           { runtimeSocket, err: messageOf(error), remedy: `let its owner start it with -f ${configFile}` },

@@ -1,4 +1,4 @@
-import { sleep, TandemError, withDeadline } from '@tandem/core';
+import { messageOf, sleep, TandemError, withDeadline } from '@tandem/core';
 
 import type { ReloadAnswer } from './process.ts';
 import { askMaster, exchange } from './runtime.ts';
@@ -13,22 +13,31 @@ const POLL_MS = 20;
 /**
  * Asks a master for a new worker, and waits for what it says to that. HAProxy 2.7 and later answers with the outcome;
  * before, the answer is empty, and the master's own count of reloads tells. Waits at most `deadlineMs` for either.
- * Rejects when the master does not take the request.
+ * Rejects with `HAPROXY_UNREACHABLE` when the master does not take the request.
  */
 export async function reloadByMaster(
   socket: string,
   options: { signal: AbortSignal; deadlineMs: number; isAlive: () => boolean },
 ): Promise<ReloadAnswer> {
   const { signal, deadlineMs, isAlive } = options;
-  return withDeadline(signal, deadlineMs + PATIENCE_MS, async (inner) => {
-    const before = await retrying(() => readCount(socket, inner), isAlive, inner);
-    const answer = await retrying(
-      () => withDeadline(inner, deadlineMs, (limited) => exchange(socket, 'reload\nquit\n', limited)),
-      isAlive,
-      inner,
+  try {
+    return await withDeadline(signal, deadlineMs + PATIENCE_MS, async (inner) => {
+      const before = await retrying(() => readCount(socket, inner), isAlive, inner);
+      const answer = await retrying(
+        () => withDeadline(inner, deadlineMs, (limited) => exchange(socket, 'reload\nquit\n', limited)),
+        isAlive,
+        inner,
+      );
+      return parseReloadAnswer(answer) ?? (await watchCount(socket, before, { signal: inner, isAlive }));
+    });
+  } catch (error) {
+    signal.throwIfAborted();
+    throw new TandemError(
+      'HAPROXY_UNREACHABLE',
+      `the master socket ${socket} takes no request for a reload: ${messageOf(error)}`,
+      { cause: error },
     );
-    return parseReloadAnswer(answer) ?? (await watchCount(socket, before, { signal: inner, isAlive }));
-  });
+  }
 }
 
 /** HAProxy 2.7 and later: `Success=1` or `Success=0`, a line `--`, and what was said at the start. */

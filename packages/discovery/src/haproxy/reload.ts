@@ -59,12 +59,12 @@ export async function waitForStart(mark: string, deps: ReloadDeps): Promise<void
  * (HAProxy reference 3.3). Before each one the addresses are tried again, so that one that was lost in a race costs
  * that only once. After a reload that has cost HAProxy its life, not before somebody can have looked at it.
  */
-export function createRetryPace(): (mark: string, isRunning: boolean) => number {
+export function createRetryPace(): (mark: string, isFatal: boolean) => number {
   let last: { readonly mark: string; readonly failures: number } | undefined;
-  return (mark, isRunning) => {
+  return (mark, isFatal) => {
     const failures = last?.mark === mark ? last.failures + 1 : 1;
     last = { mark, failures };
-    return isRunning ? Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** (failures - 1)) : MAX_RETRY_MS;
+    return isFatal ? MAX_RETRY_MS : Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** (failures - 1));
   };
 }
 
