@@ -21,6 +21,7 @@ import {
   type DiscoveredService,
   type HaproxyConfig,
   HaproxySection,
+  resolveSourceFiles,
 } from '@tandem/discovery';
 import { RegisterSection, type ServiceRegistration } from '@tandem/registrar';
 import {
@@ -179,7 +180,11 @@ function split(
     const { service, register, discover } = definition;
     const at = pathOf(settings, definition);
     if (register !== undefined) registrations.push({ service, path: at, config: register });
-    if (discover !== undefined) discovered.push({ service, path: at, config: discover });
+    if (discover !== undefined) {
+      const absolute = (file: string) => path.resolve(path.dirname(settings.file), file);
+      const source = resolveSourceFiles(discover.source, absolute);
+      discovered.push({ service, path: at, config: { ...discover, source } });
+    }
   }
   return { registrations, discovered };
 }

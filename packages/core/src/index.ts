@@ -27,7 +27,7 @@ export {
   SafeName,
 } from './config/sections.ts';
 export { watchDirectories } from './config/watch.ts';
-export { locate, parseYaml } from './config/yaml.ts';
+export { locate, locator, parseYaml } from './config/yaml.ts';
 export { sleep, sleepOrAborted, withDeadline } from './deadline.ts';
 export { duration, formatDuration } from './duration.ts';
 export {

@@ -7,3 +7,4 @@ export { buildStructure } from './haproxy/structure.ts';
 export { checkConfig } from './haproxy/check-config.ts';
 export { renderConfig, renderSample } from './haproxy/render.ts';
 export { readMasterPid, readRunning } from './haproxy/runtime.ts';
+export { resolveSourceFiles } from './sources/kinds.ts';

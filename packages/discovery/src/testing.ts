@@ -2,7 +2,10 @@
  * The inner parts of discovery, for the project's own tests and for nobody else: production code imports the package
  * itself. Nothing here is promised to stay.
  */
+export { type AddressResolver, createAddressResolver, withAddresses } from './addresses.ts';
 export { type CatalogEntry, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
+export { queryName } from './dns.ts';
+export { filtered, matchesFilter } from './filter.ts';
 export { type Applier, createApplier } from './haproxy/apply.ts';
 export type { Desired } from './haproxy/desired.ts';
 export { keepApplied } from './haproxy/keep-applied.ts';
@@ -22,6 +25,8 @@ export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts'
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
 export { publishedBy, reuseRecords, type Source, type SourceScene } from './source.ts';
+export { pickPart } from './sources/multi.ts';
+export { createSource, resolveSourceFiles, type SourceConfig, SourceSection } from './sources/kinds.ts';
 export { bareImage, type ContainerQuery, readContainers } from './sources/docker-containers.ts';
 export {
   createLineSplitter,
@@ -30,7 +35,6 @@ export {
   type HttpLimits,
   type HttpRequest,
 } from './sources/http-client.ts';
-export { createSource, type SourceConfig, SourceSection } from './sources/kinds.ts';
 export { readTasks, type TaskQuery } from './sources/marathon-tasks.ts';
 export { type Listed, type Remote, remoteSource } from './sources/remote.ts';
 export { createSnapshotStore, type SnapshotStore } from './snapshot-store.ts';

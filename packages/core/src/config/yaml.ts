@@ -36,9 +36,14 @@ export function parseYaml<T>(text: string, file: string, schema: z.ZodType<T>): 
 
 /** Line and column of the value at a path, for mistakes that only show when files are put side by side. */
 export function locate(text: string, path: Path): { line: number; column: number } {
+  return locator(text)(path);
+}
+
+/** The same for many paths of one text, which is parsed once. */
+export function locator(text: string): (path: Path) => { line: number; column: number } {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, merge: true });
-  return at(lines, valueOffset(document, path));
+  return (path) => at(lines, valueOffset(document, path));
 }
 
 function byPlace(a: ConfigProblem, b: ConfigProblem): number {
@@ -227,5 +232,6 @@ function unwrap(schema: z.core.$ZodType): z.core.$ZodType {
   if (schema instanceof z.ZodOptional || schema instanceof z.ZodNullable) return unwrap(schema.unwrap());
   if (schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault) return unwrap(schema.def.innerType);
   if (schema instanceof z.ZodPipe) return unwrap(schema.in);
+  if (schema instanceof z.ZodLazy) return unwrap(schema.unwrap());
   return schema;
 }
