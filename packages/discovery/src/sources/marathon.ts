@@ -117,7 +117,7 @@ function marathonMaster(config: MarathonConfig, log: Log): Remote {
     if (!tls.ok) return tls;
     if (credentialsFile !== undefined && !hasLooked) {
       hasLooked = true;
-      await warnIfOpen(credentialsFile, log);
+      await warnIfOpen(credentialsFile, log, signal);
     }
     const authorization =
       credentialsFile === undefined ? undefined : await readBasicAuth(credentialsFile, signal);

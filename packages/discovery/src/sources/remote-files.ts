@@ -75,8 +75,8 @@ export async function readBasicAuth(file: string, signal: AbortSignal): Promise<
   return { ok: true, value: `Basic ${Buffer.from(text).toString('base64')}` };
 }
 
-export async function warnIfOpen(file: string, log: Log): Promise<void> {
-  const found = await stat(file).catch(() => undefined);
+export async function warnIfOpen(file: string, log: Log, signal: AbortSignal): Promise<void> {
+  const found = await withDeadline(signal, READ_DEADLINE_MS, () => stat(file)).catch(() => undefined);
   if (found === undefined || (found.mode & 0o077) === 0) return;
   const mode = (found.mode & 0o777).toString(8).padStart(4, '0');
   log.warn({ file, mode, remedy: `chmod 0600 ${file}` }, 'others may read the credentials for a source');
