@@ -1,8 +1,15 @@
 import assert from 'node:assert/strict';
+import path from 'node:path';
 import { describe, test } from 'node:test';
 
 import { compareInstances, type Instance } from '@tandem/core';
-import { bareImage, type ContainerQuery, readContainers, SourceSection } from '@tandem/discovery/testing';
+import {
+  bareImage,
+  type ContainerQuery,
+  readContainers,
+  resolveSourceFiles,
+  SourceSection,
+} from '@tandem/discovery/testing';
 import * as fc from 'fast-check';
 
 import { type Container, containerOf } from '../../support/docker-api.ts';
@@ -239,6 +246,18 @@ describe('docker in a service file', () => {
     assert.equal(hostsOf({ api: 'unix:///run/podman/podman.sock', host: '10.0.0.9' }), '10.0.0.9');
   });
 
+  test('files are named from where the service file stands', () => {
+    const tls = { ca_file: 'ca.pem', cert_file: '/etc/cert.pem', key_file: '/etc/key.pem' };
+    const section = { docker: { servers: [{ tls }], image_name: 'web', container_port: 80 } };
+    const absolute = (file: string) => path.resolve('/etc/tandem/services.d', file);
+    const resolved = resolveSourceFiles(SourceSection.parse(section), absolute);
+    assert.deepEqual(resolved.kind === 'docker' ? resolved.options.servers[0]?.tls : undefined, {
+      caFile: '/etc/tandem/services.d/ca.pem',
+      certFile: '/etc/cert.pem',
+      keyFile: '/etc/key.pem',
+    });
+  });
+
   test('what says too little, or something else than it seems to, is refused', () => {
     const good = { image_name: 'web', container_port: 80 };
     assert.notEqual(optionsOf(good), undefined);
@@ -258,7 +277,6 @@ describe('docker in a service file', () => {
       { ...good, servers: [{ api: 'http://10.0.0.5:2375/x' }] },
       { ...good, servers: [{ host: '10.0.0.5\nserver' }] },
       { ...good, servers: [{ tls: { cert_file: '/etc/cert.pem' } }] },
-      { ...good, servers: [{ tls: { ca_file: 'ca.pem' } }] },
     ])
       assert.equal(optionsOf(wrong), undefined, JSON.stringify(wrong));
   });

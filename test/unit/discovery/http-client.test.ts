@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { getEventListeners, once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import type { RequestListener } from 'node:http';
 import net, { type AddressInfo } from 'node:net';
 import path from 'node:path';
@@ -82,7 +83,6 @@ describe('a request', () => {
 
   test('trusts only whom it is told to, and shows a certificate of its own', () =>
     inDirectory(async (directory) => {
-      const { readFile } = await import('node:fs/promises');
       const authority = await createAuthority(directory, 'authority');
       const server = await authority.issue('server', ['IP:127.0.0.1']);
       const client = await authority.issue('client', ['DNS:client.test']);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import { compareInstances } from '@tandem/core';
-import { readTasks, SourceSection, type TaskQuery } from '@tandem/discovery/testing';
+import { readTasks, resolveSourceFiles, SourceSection, type TaskQuery } from '@tandem/discovery/testing';
 import * as fc from 'fast-check';
 
 import { type Task, taskOf } from '../../support/marathon-api.ts';
@@ -146,6 +146,17 @@ describe('marathon in a service file', () => {
     ]);
   });
 
+  test('files are named from where the service file stands', () => {
+    const section = {
+      marathon: { url: 'https://m', app: 'web', credentials_file: 'a.auth', tls: { ca_file: 'ca.pem' } },
+    };
+    const resolved = resolveSourceFiles(SourceSection.parse(section), (file) => `/etc/${file}`);
+    const options = resolved.kind === 'marathon' ? resolved.options : undefined;
+    assert.equal(options?.credentialsFile, '/etc/a.auth');
+    assert.equal(options?.tls?.caFile, '/etc/ca.pem');
+    assert.equal(options?.tls?.certFile, undefined);
+  });
+
   test('what would lead elsewhere is refused', () => {
     const good = { url: 'http://marathon.test:8080', app: 'web' };
     assert.notEqual(optionsOf(good), undefined);
@@ -162,7 +173,7 @@ describe('marathon in a service file', () => {
       { ...good, api_path: '/v2/apps/tasks' },
       { ...good, api_path: 'v2/{app}' },
       { ...good, api_path: '/v2/{app}?x' },
-      { ...good, credentials_file: 'marathon.auth' },
+      { ...good, credentials_file: '' },
       { ...good, port_index: -1 },
     ])
       assert.equal(optionsOf(wrong), undefined, JSON.stringify(wrong));

@@ -15,7 +15,7 @@ import {
 import { fetchBody, followLines, type HttpAnswer, type HttpRequest } from './http-client.ts';
 import { isObject, parseJson } from './json.ts';
 import { type Remote, remoteSource } from './remote.ts';
-import { readTls, type TlsFiles, TlsSection } from './remote-files.ts';
+import { readTls, resolveTlsFiles, type TlsFiles, TlsSection } from './remote-files.ts';
 
 /** Where the API of a daemon is. */
 export interface DockerApi {
@@ -100,6 +100,11 @@ export const DockerSection = z
 
 export type DockerConfig = z.output<typeof DockerSection>;
 type DockerServerConfig = DockerConfig['servers'][number];
+
+export function resolveDockerFiles(config: DockerConfig, absolute: (file: string) => string): DockerConfig {
+  const servers = config.servers.map((server) => ({ ...server, tls: resolveTlsFiles(server.tls, absolute) }));
+  return { ...config, servers };
+}
 
 /** What changes the list. Checks of health run commands, each of which makes three other events. */
 const EVENTS = ['start', 'die', 'stop', 'kill', 'pause', 'unpause', 'health_status', 'destroy', 'rename'];

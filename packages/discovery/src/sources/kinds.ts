@@ -2,10 +2,10 @@ import * as z from 'zod';
 
 import type { Source, SourceScene } from '../source.ts';
 import { type DnsConfig, DnsSection, dnsSource } from './dns.ts';
+import { type DockerConfig, DockerSection, dockerSource, resolveDockerFiles } from './docker.ts';
 import { type FileConfig, FileSection, fileSource } from './file.ts';
+import { type MarathonConfig, MarathonSection, marathonSource, resolveMarathonFiles } from './marathon.ts';
 import { type MultiConfig, multiSection, multiSource } from './multi.ts';
-import { type DockerConfig, DockerSection, dockerSource } from './docker.ts';
-import { type MarathonConfig, MarathonSection, marathonSource } from './marathon.ts';
 import { registrySource } from './registry.ts';
 import { type StaticConfig, StaticSection, staticSource } from './static.ts';
 
@@ -68,12 +68,13 @@ export function resolveSourceFiles(config: SourceConfig, absolute: (file: string
     case 'registry':
     case 'static':
     case 'dns':
-    case 'docker':
-    case 'marathon':
-      // Those of remote sources are absolute as they are written.
       return config;
     case 'file':
       return { ...config, options: { path: absolute(config.options.path) } };
+    case 'docker':
+      return { ...config, options: resolveDockerFiles(config.options, absolute) };
+    case 'marathon':
+      return { ...config, options: resolveMarathonFiles(config.options, absolute) };
     case 'multi': {
       const sources = config.options.sources.map((part) => ({
         ...part,

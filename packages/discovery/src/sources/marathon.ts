@@ -6,7 +6,7 @@ import { fetchBody, followLines, type HttpRequest } from './http-client.ts';
 import { isObject, parseJson } from './json.ts';
 import { readTasks } from './marathon-tasks.ts';
 import { type Listed, type Remote, remoteSource } from './remote.ts';
-import { AbsoluteFile, readBasicAuth, readTls, TlsSection, warnIfOpen } from './remote-files.ts';
+import { FileName, readBasicAuth, readTls, resolveTlsFiles, TlsSection, warnIfOpen } from './remote-files.ts';
 
 const MasterUrl = z.string().transform((text, context): string => {
   const url = URL.canParse(text) ? new URL(text) : undefined;
@@ -49,7 +49,7 @@ export const MarathonSection = z
       .boolean()
       .default(true)
       .describe('with results of health checks, a task joins only when all are alive'),
-    credentials_file: AbsoluteFile.optional().describe('user:password for basic authentication; mode 0600'),
+    credentials_file: FileName.optional().describe('user:password for basic authentication; mode 0600'),
     tls: TlsSection.optional(),
     resync: duration({ minMs: 1_000, maxMs: 3_600_000 })
       .prefault('30s')
@@ -68,6 +68,18 @@ export const MarathonSection = z
   }));
 
 export type MarathonConfig = z.output<typeof MarathonSection>;
+
+export function resolveMarathonFiles(
+  config: MarathonConfig,
+  absolute: (file: string) => string,
+): MarathonConfig {
+  const { credentialsFile, tls } = config;
+  return {
+    ...config,
+    credentialsFile: credentialsFile === undefined ? undefined : absolute(credentialsFile),
+    tls: resolveTlsFiles(tls, absolute),
+  };
+}
 
 /** After these the tasks of an app may be others. Before 1.3.7 the masters send every event, whatever is asked for. */
 const EVENTS = [
@@ -105,7 +117,7 @@ function marathonMaster(config: MarathonConfig, log: Log): Remote {
     if (!tls.ok) return tls;
     if (credentialsFile !== undefined && !hasLooked) {
       hasLooked = true;
-      await warnIfOpen(credentialsFile, log);
+      await warnIfOpen(credentialsFile, log, signal);
     }
     const authorization =
       credentialsFile === undefined ? undefined : await readBasicAuth(credentialsFile, signal);

@@ -1,25 +1,22 @@
 import { readFile, stat } from 'node:fs/promises';
-import path from 'node:path';
 
 import { type Log, messageOf, systemErrorCode, withDeadline } from '@tandem/core';
 import * as z from 'zod';
 
 import type { HttpRequest } from './http-client.ts';
 
-/** A file that a service file names: who writes service files knows no directory that it could be relative to. */
-export const AbsoluteFile = z
+/** Relative paths are relative to the file that names them. */
+export const FileName = z
   .string()
   .max(4_096)
-  .refine((file) => path.isAbsolute(file), 'must be an absolute path');
+  .regex(/^\P{Cc}+$/u, 'must be the path of a file');
 
 /** How the other end proves who it is, and how we do. */
 export const TlsSection = z
   .strictObject({
-    ca_file: AbsoluteFile.optional().describe(
-      'who must have signed its certificate; default: whom Node trusts',
-    ),
-    cert_file: AbsoluteFile.optional().describe('the certificate that it may ask of a client'),
-    key_file: AbsoluteFile.optional(),
+    ca_file: FileName.optional().describe('who must have signed its certificate; default: whom Node trusts'),
+    cert_file: FileName.optional().describe('the certificate that it may ask of a client'),
+    key_file: FileName.optional(),
   })
   .refine(
     ({ cert_file: cert, key_file: key }) => (cert === undefined) === (key === undefined),
@@ -32,6 +29,19 @@ export const TlsSection = z
   }));
 
 export type TlsFiles = z.output<typeof TlsSection>;
+
+export function resolveTlsFiles(
+  files: TlsFiles | undefined,
+  absolute: (file: string) => string,
+): TlsFiles | undefined {
+  if (files === undefined) return undefined;
+  const resolve = (file: string | undefined) => (file === undefined ? undefined : absolute(file));
+  return {
+    caFile: resolve(files.caFile),
+    certFile: resolve(files.certFile),
+    keyFile: resolve(files.keyFile),
+  };
+}
 
 type Read<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly reason: string };
 
@@ -65,8 +75,8 @@ export async function readBasicAuth(file: string, signal: AbortSignal): Promise<
   return { ok: true, value: `Basic ${Buffer.from(text).toString('base64')}` };
 }
 
-export async function warnIfOpen(file: string, log: Log): Promise<void> {
-  const found = await stat(file).catch(() => undefined);
+export async function warnIfOpen(file: string, log: Log, signal: AbortSignal): Promise<void> {
+  const found = await withDeadline(signal, READ_DEADLINE_MS, () => stat(file)).catch(() => undefined);
   if (found === undefined || (found.mode & 0o077) === 0) return;
   const mode = (found.mode & 0o777).toString(8).padStart(4, '0');
   log.warn({ file, mode, remedy: `chmod 0600 ${file}` }, 'others may read the credentials for a source');
