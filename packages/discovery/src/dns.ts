@@ -1,4 +1,5 @@
 import { Resolver } from 'node:dns/promises';
+import { setMaxListeners } from 'node:events';
 import { isIP } from 'node:net';
 
 import { messageOf, systemErrorCode, withDeadline } from '@tandem/core';
@@ -73,6 +74,8 @@ export function createDnsClient({ nameservers, timeoutMs }: DnsOptions): DnsClie
     ask: (resolver: Resolver) => Promise<T[]>,
     toAnswer: (records: T[]) => DnsAnswer<T>,
   ): Promise<DnsAnswer<T>> {
+    // One signal may end many queries.
+    setMaxListeners(0, signal);
     const leave = await enter(signal);
     const resolver = new Resolver({ timeout: timeoutMs, tries: TRIES });
     try {
@@ -160,7 +163,7 @@ function explain(error: unknown): DnsAnswer<never> {
 }
 
 /** IPv4 first, and by number; the same order wherever it is made. */
-function compareAddresses(a: string, b: string): number {
+export function compareAddresses(a: string, b: string): number {
   const [keyA, keyB] = [addressKey(a), addressKey(b)];
   return keyA === keyB ? 0 : keyA < keyB ? -1 : 1;
 }

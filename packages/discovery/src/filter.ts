@@ -6,9 +6,8 @@ import { reuseRecords, type Source } from './source.ts';
 /** Whether an instance has every label of the filter, each with a value that it allows. */
 export function matchesFilter({ labels }: Instance, filter: Filter): boolean {
   return Object.entries(filter).every(([label, allowed]) => {
-    // Both sides are people's words: `constructor` must not find what every object has.
-    if (labels === undefined || !Object.hasOwn(labels, label)) return false;
-    return allowed.includes(labels[label] ?? '');
+    const value = labels?.[label];
+    return value !== undefined && allowed.includes(value);
   });
 }
 

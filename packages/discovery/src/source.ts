@@ -36,8 +36,8 @@ export interface SourceScene {
 
 /**
  * Runs a task in the background for as long as somebody reads, and yields what it publishes: the newest, where several
- * wait. The task's signal ends with the given one or with the reader, who gets its error if it fails; nothing of it is
- * left when the iteration is over.
+ * wait. The task's signal ends with the given one or with the reader. The iteration is over when the task is, with its
+ * error if it fails, and the task is when the iteration is.
  */
 export async function* publishedBy<T>(
   signal: AbortSignal,
@@ -51,10 +51,11 @@ export async function* publishedBy<T>(
   const onAbort = () => controller.abort(signal.reason);
   signal.addEventListener('abort', onAbort, { once: true });
   let failure: { readonly error: unknown } | undefined;
-  const done = task((value) => published.set(value), controller.signal).catch((error: unknown) => {
-    if (!controller.signal.aborted) failure = { error };
-    published.close();
-  });
+  const done = task((value) => published.set(value), controller.signal)
+    .catch((error: unknown) => {
+      if (!controller.signal.aborted) failure = { error };
+    })
+    .finally(() => published.close());
   try {
     yield* published;
   } finally {

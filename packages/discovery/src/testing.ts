@@ -9,6 +9,8 @@ export { findInstances } from './holding.ts';
 export { preferNear } from './locality.ts';
 export { createSelector, selectInstances, type SelectionInput } from './selection.ts';
 export { chooseLeader, chooseSubset } from './subset.ts';
+export { type AddressResolver, createAddressResolver, withAddresses } from './addresses.ts';
+export { queryName } from './dns.ts';
 export { filtered, matchesFilter } from './filter.ts';
 export { type Applied, type Applier, createApplier, type Look } from './haproxy/apply.ts';
 export type { Desired } from './haproxy/desired.ts';

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { describe, test } from 'node:test';
 
 import type { Instance, Snapshot } from '@tandem/core';
@@ -63,9 +64,9 @@ describe('a source behind a filter', () => {
     let publish: ((snapshot: Snapshot) => void) | undefined;
     const source = {
       watch: (signal: AbortSignal) =>
-        publishedBy<Snapshot>(signal, (set) => {
+        publishedBy<Snapshot>(signal, async (set, signal) => {
           publish = set;
-          return Promise.resolve();
+          await once(signal, 'abort');
         }),
     };
     return {

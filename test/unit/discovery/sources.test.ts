@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { describe, test } from 'node:test';
 
 import { type Instance, instanceId, parseYaml, silentLog, type Snapshot } from '@tandem/core';
@@ -154,12 +155,17 @@ describe('what a task publishes', () => {
     let hasEnded = false;
     const values = publishedBy<number>(new AbortController().signal, async (publish, signal) => {
       publish(1);
-      await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+      await once(signal, 'abort');
       await new Promise((resolve) => setTimeout(resolve, 20));
       hasEnded = true;
     });
     for await (const _ of values) break;
     assert.equal(hasEnded, true);
+  });
+
+  test('the iteration has ended when the task has', async () => {
+    for await (const _ of publishedBy<number>(new AbortController().signal, () => Promise.resolve()))
+      assert.fail('it yields');
   });
 
   test('an error that comes of being ended is nobody’s', async () => {
@@ -178,7 +184,10 @@ describe('what a task publishes', () => {
     const controller = new AbortController();
     let begun = 0;
     const read = async () => {
-      const values = publishedBy<true>(controller.signal, (publish) => Promise.resolve(publish(true)));
+      const values = publishedBy<true>(controller.signal, async (publish, signal) => {
+        publish(true);
+        await once(signal, 'abort');
+      });
       for await (const _ of values) begun += 1;
     };
     const reading = Array.from({ length: 100 }, read);

@@ -1,8 +1,10 @@
+import { once } from 'node:events';
+
 import { type Instance, instanceId, uniqueInstances } from '@tandem/core';
 import * as z from 'zod';
 
 import { ConfiguredInstance } from '../config/selection.ts';
-import { publishedBy, type Source } from '../source.ts';
+import type { Source } from '../source.ts';
 
 /** `static`: instances that stand in the configuration itself. */
 export const StaticSection = z.strictObject({
@@ -32,10 +34,10 @@ function checkTwins(
 export function staticSource({ instances }: StaticConfig): Source {
   const snapshot = { instances: uniqueInstances(instances), rejected: [] };
   return {
-    watch: (signal) =>
-      publishedBy(signal, (publish) => {
-        publish(snapshot);
-        return Promise.resolve();
-      }),
+    async *watch(signal) {
+      if (signal.aborted) return;
+      yield snapshot;
+      if (!signal.aborted) await once(signal, 'abort');
+    },
   };
 }
