@@ -3,6 +3,7 @@ import path from 'node:path';
 import { type InstanceId, instanceId, type Log, sleepOrAborted } from '@tandem/core';
 import type { Registry } from '@tandem/registry';
 
+import { createAddressResolver } from './addresses.ts';
 import type { DiscoveredService } from './config/discover.ts';
 import type { DiscoverySettings } from './config/discovery.ts';
 import type { HaproxyConfig } from './config/haproxy.ts';
@@ -62,6 +63,7 @@ class DiscoveryDaemon implements Discovery {
   readonly #holds: HoldsStore;
   readonly #outputs: Outputs;
   readonly #selector: Selector;
+  readonly #resolver = createAddressResolver();
   readonly #following = new Map<string, Following>();
   #offers = new Map<string, Offer>();
   #publishing: NodeJS.Immediate | undefined;
@@ -234,6 +236,7 @@ class DiscoveryDaemon implements Discovery {
     const following = followService(service, {
       registry,
       hostName: host.name,
+      resolver: this.#resolver,
       log,
       guard: settings.guard,
       isUsable,
@@ -277,12 +280,12 @@ class DiscoveryDaemon implements Discovery {
     return isSame ? last : { service, instances, holds };
   }
 
-  #select({ service, known, hasSpoken }: Following): Selection | undefined {
+  #select({ service, known, fallback, hasSpoken }: Following): Selection | undefined {
     if (known === undefined || (this.#isAdopted && !hasSpoken)) return undefined;
     return this.#selector.select(service.service, {
       entry: known,
       config: service.config,
-      fallback: service.config.fallback,
+      fallback,
       holds: this.#holds.holds.get(service.service) ?? NO_HOLDS,
     });
   }

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 
 import {
   createBackoff,
@@ -10,9 +11,11 @@ import {
 } from '@tandem/core';
 import type { Registry } from '@tandem/registry';
 
+import { type AddressResolver, withAddresses } from './addresses.ts';
 import { assumeKnown, type CatalogPolicy, type Known, passKnown, recordSnapshot } from './catalog.ts';
 import type { DiscoveredService } from './config/discover.ts';
 import type { GuardPolicy } from './config/selection.ts';
+import { type Fallback, followFallback } from './fallback.ts';
 import { filtered } from './filter.ts';
 import type { SavedEntry } from './snapshot-store.ts';
 import type { Source } from './source.ts';
@@ -25,9 +28,11 @@ export interface Following {
   readonly known: Known | undefined;
   /** Whether its source has spoken in this life. */
   readonly hasSpoken: boolean;
+  /** What is used while there is no other instance. */
+  readonly fallback: readonly Instance[];
   /** What is to be saved of it. */
   readonly saved: SavedEntry | undefined;
-  /** What its source has set aside. */
+  /** What its source or its fallback has set aside. */
   readonly rejected: readonly Rejection[];
   /** Why its source is being asked again; undefined while it speaks, or is silent. */
   readonly sourceError: string | undefined;
@@ -44,6 +49,7 @@ export interface Following {
 export interface FollowingDeps {
   readonly registry: Registry;
   readonly hostName: string;
+  readonly resolver: AddressResolver;
   readonly log: Log;
   /** For services without their own. */
   readonly guard: GuardPolicy;
@@ -69,12 +75,14 @@ class SourceFollowing implements Following {
   #rejected: readonly Rejection[] = [];
   #sourceError: string | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #fallback: Fallback;
 
   constructor(service: DiscoveredService, deps: FollowingDeps) {
     this.#deps = deps;
     this.#log = deps.log;
     this.#service = service;
     this.#origin = originOf(service);
+    this.#fallback = followFallback(service.config.fallback, deps);
     void this.#consume(this.#abort.signal);
   }
 
@@ -90,6 +98,10 @@ class SourceFollowing implements Following {
     return this.#hasSpoken;
   }
 
+  get fallback(): readonly Instance[] {
+    return this.#fallback.instances;
+  }
+
   get saved(): SavedEntry | undefined {
     return this.#known === undefined
       ? undefined
@@ -97,7 +109,7 @@ class SourceFollowing implements Following {
   }
 
   get rejected(): readonly Rejection[] {
-    return this.#rejected;
+    return [...this.#rejected, ...this.#fallback.rejected];
   }
 
   get sourceError(): string | undefined {
@@ -118,6 +130,10 @@ class SourceFollowing implements Following {
   update(service: DiscoveredService): void {
     const origin = originOf(service);
     const isReadAlike = origin === this.#origin;
+    if (!isDeepStrictEqual(service.config.fallback, this.#service.config.fallback)) {
+      this.#fallback.end();
+      this.#fallback = followFallback(service.config.fallback, this.#deps);
+    }
     this.#service = service;
     this.#origin = origin;
     if (isReadAlike) {
@@ -132,6 +148,7 @@ class SourceFollowing implements Following {
 
   end(): void {
     this.#abort.abort();
+    this.#fallback.end();
     clearTimeout(this.#timer);
   }
 
@@ -158,10 +175,11 @@ class SourceFollowing implements Following {
   }
 
   #source(): Source {
-    const { registry, hostName, log } = this.#deps;
+    const { registry, hostName, resolver, log } = this.#deps;
     const { path, config } = this.#service;
     const source = createSource(config.source, { registry, path, format: config.format, hostName, log });
-    return filtered(source, config.filter);
+    // Only the names of instances that are wanted are looked up.
+    return withAddresses(filtered(source, config.filter), { resolver, log });
   }
 
   #record(instances: readonly Instance[]): void {
