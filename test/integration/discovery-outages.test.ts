@@ -90,6 +90,10 @@ function shown(daemon: Daemon): string {
     .join(' ');
 }
 
+async function inRotation({ world }: Scene): Promise<string[]> {
+  return (await world.servers('web')).map((server) => server.split('_')[0] ?? '');
+}
+
 async function killHaproxy({ world, port }: Scene): Promise<void> {
   process.kill(await world.masterPid(), 'SIGKILL');
   await eventually(() => assert.rejects(ask(port)));
@@ -149,8 +153,8 @@ describe('a registry that loses everything', () => {
 
   scenario('is covered by the fallback once the hold is over', async ({ say, becomes, start, port }) => {
     say('abc');
-    const { host, port: fallbackPort } = origins[3]!;
-    const fallback = [{ name: 'd', host, port: fallbackPort }];
+    const { port: fallbackPort } = origins[3]!;
+    const fallback = [{ name: 'd', host: 'localhost', port: fallbackPort }];
     const daemon = start({ fallback }, { hold: '1s' });
     await becomes('abc');
     say('');
@@ -215,6 +219,7 @@ describe('a start', () => {
         await becomes('abcd');
         load();
         await first.stop();
+        const updates = world.logged('updated HAProxy').length;
         say(names);
         const daemon = start();
         await eventually(() => assert.ok(daemon.discovery.state().haproxy.applied));
@@ -245,6 +250,73 @@ describe('a start', () => {
     await becomes('ab');
     say('abc');
     await becomes('abc');
+  });
+});
+
+describe('an instance', () => {
+  scenario('is announced by the name of its host, and reached by its address', async (scene) => {
+    const { world, becomes, start, port } = scene;
+    const [origin] = origins;
+    assert.ok(origin);
+    world.registry.say(WEB, [
+      { name: 'a', host: 'localhost', port: origin.port },
+      { name: 'b', host: 'nobody.invalid;', port: 1 },
+    ]);
+    const daemon = start();
+    await becomes('a');
+    assert.equal(await ask(port), String(origin.port));
+    assert.deepEqual(stateOf(daemon).rejected, [
+      {
+        place: 'b_nobody.invalid;:1',
+        reason: 'the host is neither an address nor the name of a host',
+      },
+    ]);
+  });
+
+  scenario('is followed only with the labels that are asked for', async ({ world, becomes, start, port }) => {
+    const labelled = (name: string, version: string) => ({ ...fleet(name)[0]!, labels: { version } });
+    world.registry.say(WEB, [labelled('a', '1'), labelled('b', '2'), labelled('c', '2')]);
+    const daemon = start({ filter: { version: '2' } });
+    await becomes('bc');
+    daemon.discovery.update([service('web', `127.0.0.1:${port}`, { filter: { version: '1' } })]);
+    await becomes('a');
+    assert.equal(stateOf(daemon).guardMs, undefined);
+  });
+
+  scenario('serves a host only when it is near, until too few are', async ({ world, becomes }) => {
+    const port = await freePort();
+    const zoned = (names: string, zone: string) =>
+      fleet(names).map((instance) => ({ ...instance, labels: { zone } }));
+    const web = service('web', `127.0.0.1:${port}`, { locality: { prefer: ['zone'], spill_below: 2 } });
+    world.registry.say(WEB, [...zoned('ab', 'here'), ...zoned('cd', 'there')]);
+    world.start([web], {}, { host: { name: 'host-1', labels: { zone: 'here' } } });
+    await becomes('ab');
+    world.registry.say(WEB, [...zoned('b', 'here'), ...zoned('cd', 'there')]);
+    await becomes('bcd');
+    world.registry.say(WEB, [...zoned('ab', 'here'), ...zoned('cd', 'there')]);
+    await becomes('ab');
+    assert.equal(world.reloads(), 0);
+  });
+
+  scenario('that is held gets no request, also after a restart', async (scene) => {
+    const { say, becomes, start, port } = scene;
+    say('ab');
+    const first = start();
+    await becomes('ab');
+    assert.deepEqual(await first.discovery.hold('web', 'a', 'drain'), {
+      ok: true,
+      instance: `a_127.0.0.1:${origins[0]?.port}`,
+      remembered: true,
+    });
+    await eventually(async () => assert.deepEqual(await inRotation(scene), ['b']));
+    for (let count = 0; count < 10; count += 1) assert.equal(await ask(port), String(origins[1]?.port));
+    await first.stop();
+    await killHaproxy(scene);
+    const daemon = start();
+    await eventually(() => ask(port));
+    for (let count = 0; count < 10; count += 1) assert.equal(await ask(port), String(origins[1]?.port));
+    await daemon.discovery.release('web', 'a');
+    await becomes('ab');
   });
 });
 

@@ -111,7 +111,7 @@ class Host implements DiscoveryHost {
   async ports(backend: string): Promise<number[]> {
     const { backends } = await readRunning(this.runtimeSocket);
     return [...(backends.get(backend)?.values() ?? [])]
-      .filter((server) => server.inRotation)
+      .filter((server) => server.state === 'ready')
       .map(({ port }) => port)
       .toSorted((a, b) => a - b);
   }
