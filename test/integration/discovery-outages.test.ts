@@ -221,7 +221,6 @@ describe('a start', () => {
         await first.stop();
         const updates = world.logged('updated HAProxy').length;
         say(names);
-        const updates = world.logged('updated HAProxy').length;
         const daemon = start();
         await eventually(() => assert.ok(daemon.discovery.state().haproxy.applied));
         await eventually(() => assert.ok((stateOf(daemon).guardMs ?? 0) > 0));
