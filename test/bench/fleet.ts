@@ -107,11 +107,12 @@ discovery: { control: run/discovery.sock }
   /** Starts the daemon and resolves with the time, in ms, until HAProxy has so many servers in rotation. */
   async start(servers: number): Promise<number> {
     const output = openSync(path.join(this.#directory, 'discover.log'), 'a');
-    const main = path.join(root, 'packages', 'cli', 'dist', 'main.js');
+    // What the systemd unit runs.
+    const main = path.join(root, 'bundle', 'tandem-discovery.mjs');
     const startedAt = performance.now();
     this.#daemon = spawn(
       process.execPath,
-      [main, 'discover', '--config', path.join(this.#directory, 'tandem.yaml')],
+      ['--enable-source-maps', main, '--config', path.join(this.#directory, 'tandem.yaml')],
       { stdio: ['ignore', output, output] },
     );
     closeSync(output);
