@@ -1,25 +1,43 @@
-// Random histories of membership on one real HAProxy: whatever was there, the steps of a plan lead to what is desired.
-// TANDEM_FUZZ_RUNS makes it longer, TANDEM_FUZZ_SEED gives it another start.
+// Random histories on a real HAProxy. Of membership: whatever was there, the steps of a plan lead to what is desired. Of
+// a whole fleet, with everything that somebody else may do to HAProxy and its file: in the end all is as it shall be.
+// TANDEM_FUZZ_RUNS makes them longer, TANDEM_FUZZ_SECONDS ends them in time, TANDEM_FUZZ_SEED gives them another start.
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
+import { appendFile, readFile, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 
-import type { Instance } from '@tandem/core';
-import { buildStructure, readRunning, renderConfig } from '@tandem/discovery';
+import { createLatest, type Instance, type InstanceId, instanceId } from '@tandem/core';
+import {
+  buildStructure,
+  createDesiredBuilder,
+  type DiscoveredService,
+  readMasterPid,
+  readRunning,
+  renderConfig,
+} from '@tandem/discovery';
 import {
   buildMembership,
+  createApplier,
   createHaproxyProcess,
+  createStructureStore,
+  type Desired,
   executeSteps,
+  type HoldKind,
+  keepApplied,
   type Membership,
+  type Offers,
   planChanges,
   type ReportedServer,
-  type Server,
 } from '@tandem/discovery/testing';
 import * as fc from 'fast-check';
 
 import { createHaproxyWorld, eventually, freePort, type HaproxyWorld, service } from '../support/haproxy.ts';
 
 const numRuns = Number(process.env['TANDEM_FUZZ_RUNS'] ?? 60);
+/** A HAProxy of its own for each: twelve of them take about 20 s. */
+const fleetRuns = Number(process.env['TANDEM_FUZZ_RUNS'] ?? 12);
+const seconds = process.env['TANDEM_FUZZ_SECONDS'];
 const seed = Number(process.env['TANDEM_FUZZ_SEED'] ?? 1);
 
 const BACKENDS = ['one', 'two', 'three'] as const;
@@ -48,9 +66,9 @@ const membership: fc.Arbitrary<Membership> = fc
 /** What an operator may do by hand between two changes. */
 const meddling = fc.constantFrom('nothing', 'rogue', 'maint', 'weight');
 
-function inRotation(servers: ReadonlyMap<string, ReportedServer> | undefined): string[] {
-  return [...(servers?.values() ?? [])]
-    .filter((server) => server.inRotation)
+function inRotation(servers: readonly ReportedServer[] | undefined): string[] {
+  return (servers ?? [])
+    .filter(({ state }) => state === 'ready')
     .map(describeServer)
     .toSorted();
 }
@@ -60,7 +78,7 @@ function describeServer({
   address,
   port,
   weight,
-}: Omit<Server, 'id' | 'name'> & { name: string }): string {
+}: Pick<ReportedServer, 'name' | 'address' | 'port' | 'weight'>): string {
   return `${name} ${address} ${port} ${weight}`;
 }
 
@@ -95,7 +113,7 @@ describe('random histories', () => {
 
   async function meddle(how: string, serial: number): Promise<void> {
     const { backends } = await readRunning(world.config.runtimeSocket);
-    const victim = [...(backends.get('one')?.keys() ?? [])][0];
+    const victim = backends.get('one')?.[0]?.name;
     if (how === 'rogue')
       await world.operate(
         `add server one/rogue${serial} 127.0.0.1:2`,
@@ -122,10 +140,10 @@ describe('random histories', () => {
           const desired = { mark, structure, membership: wanted };
           const running = await readRunning(world.config.runtimeSocket);
           const plan = planChanges(running, desired);
-          assert.equal(plan.kind, 'update');
-          if (plan.kind !== 'update') return;
+          assert.equal(plan.reload, undefined);
           assert.deepEqual(await executeSteps(world.config.runtimeSocket, plan.steps, running), {
             kind: 'done',
+            untaken: [],
           });
           const result = await readRunning(world.config.runtimeSocket);
           for (const backend of BACKENDS) {
@@ -133,11 +151,261 @@ describe('random histories', () => {
             assert.deepEqual(inRotation(result.backends.get(backend)), expected);
           }
           assert.deepEqual(inRotation(result.backends.get(UNKNOWN)), ['theirs 127.0.0.1 1 1']);
-          assert.deepEqual(planChanges(result, desired), { kind: 'update', steps: [] });
+          assert.deepEqual(planChanges(result, desired).steps, []);
         }
       });
       await fc.assert(property, { numRuns, seed });
       assert.equal(await world.workerPid(), worker);
+    },
+  );
+});
+
+/** What the fleet is to be, and how often a worker was killed: a HAProxy that dies often is started ever more slowly. */
+interface FleetModel {
+  readonly members: Map<string, Map<string, Member>>;
+  kills: number;
+}
+
+interface Member {
+  readonly weight: number;
+  readonly options: string;
+  readonly hold: HoldKind | undefined;
+}
+
+/** A daemon's last part, which the test tells what there is, and a HAProxy of its own. */
+interface Fleet {
+  readonly world: HaproxyWorld;
+  offer(model: FleetModel): void;
+  wanted(): Desired | undefined;
+  serial: number;
+}
+
+type FleetCommand = fc.AsyncCommand<FleetModel, Fleet>;
+
+const portOf = (name: string) => 9_000 + name.charCodeAt(0);
+
+function recordsOf(members: ReadonlyMap<string, Member>): readonly Instance[] {
+  return [...members].map(([name, { weight, options }]) => ({
+    name,
+    host: '127.0.0.1',
+    port: portOf(name),
+    weight,
+    haproxyServerOptions: options,
+  }));
+}
+
+function change(what: string, apply: (model: FleetModel) => void): FleetCommand {
+  return {
+    check: () => true,
+    run(model, fleet) {
+      apply(model);
+      fleet.offer(model);
+      return Promise.resolve();
+    },
+    toString: () => what,
+  };
+}
+
+/** Something that somebody else does. HAProxy may be just away: then it has not happened. */
+function meddle(what: string, run: (fleet: Fleet, model: FleetModel) => Promise<unknown>): FleetCommand {
+  return {
+    check: (model) => what !== 'kill' || model.kills < 1,
+    async run(model, fleet) {
+      if (what === 'kill') model.kills += 1;
+      await run(fleet, model).catch(() => {});
+    },
+    toString: () => what,
+  };
+}
+
+const backend = fc.constantFrom(...BACKENDS);
+const name = fc.constantFrom('a', 'b', 'c', 'd');
+const member: fc.Arbitrary<Member> = fc.record({
+  weight: fc.constantFrom(0, 1, 7, 256),
+  options: fc.constantFrom('', '', 'backup', 'check inter 5s', 'maxconn 9 send-proxy'),
+  hold: fc.constantFrom<(HoldKind | undefined)[]>(undefined, undefined, undefined, 'drain', 'maint'),
+});
+
+function offersOf({ members }: FleetModel, services: ReadonlyMap<string, DiscoveredService>): Offers {
+  return new Map(
+    [...services].map(([name, service]) => {
+      const records = recordsOf(members.get(name) ?? new Map());
+      const holds = new Map<InstanceId, HoldKind>();
+      for (const record of records) {
+        const hold = members.get(name)?.get(record.name)?.hold;
+        if (hold !== undefined) holds.set(instanceId(record), hold);
+      }
+      return [name, { service, instances: records, holds }];
+    }),
+  );
+}
+
+async function createFleet(): Promise<Fleet & { end(): Promise<void> }> {
+  const world = await createHaproxyWorld({
+    extra_sections: { 'backend theirs': ['server mine 127.0.0.1:1 id 77 weight 5'] },
+  });
+  const services = new Map<string, DiscoveredService>();
+  for (const name of BACKENDS)
+    services.set(name, service(name, `127.0.0.1:${await freePort()}`, { balance: 'leastconn' }));
+  const controller = new AbortController();
+  const bell = createLatest<true>(controller.signal);
+  const build = createDesiredBuilder(world.config);
+  const { config, log } = world;
+  const haproxy = createHaproxyProcess(config, { log, onExit: () => bell.set(true) });
+  const store = createStructureStore(path.join(world.stateDir, 'structure.json'), log);
+  let desired: ReturnType<typeof build>['desired'] | undefined;
+  const ended = keepApplied({
+    applier: createApplier({ config, process: haproxy, store, log }),
+    desired: () => desired,
+    changes: bell,
+    look: () => bell.set(true),
+    log,
+    signal: controller.signal,
+    onApplied: () => {},
+  });
+  return {
+    world,
+    serial: 0,
+    offer(model) {
+      ({ desired } = build(offersOf(model, services)));
+      bell.set(true);
+    },
+    wanted: () => desired,
+    async end() {
+      controller.abort(new Error('the end'));
+      await ended;
+      await world.end();
+    },
+  };
+}
+
+/** That file and HAProxy are what they shall be, to the byte and to the server. */
+async function assertFleet(fleet: Fleet): Promise<void> {
+  const { world } = fleet;
+  const desired = fleet.wanted();
+  assert.ok(desired);
+  const { structure, membership } = desired;
+  assert.equal(await readFile(world.config.configFile, 'utf8'), renderConfig(structure, membership).text);
+  const { backends } = await readRunning(world.config.runtimeSocket);
+  for (const backend of BACKENDS) {
+    const servers = membership.get(backend) ?? [];
+    const names = new Set<string>(servers.map(({ name }) => name));
+    const found = backends.get(backend) ?? [];
+    const stated = (server: ReportedServer) => `${describeServer(server)} ${server.state}`;
+    assert.deepEqual(
+      found
+        .filter(({ name }) => names.has(name))
+        .map(stated)
+        .toSorted(),
+      servers.map(stated).toSorted(),
+    );
+    assert.deepEqual(inRotation(found.filter(({ name }) => !names.has(name))), []);
+  }
+}
+
+/** That it stays so, and that what somebody does in a section of his own is left alone. */
+async function assertLasting(fleet: Fleet): Promise<void> {
+  const { world } = fleet;
+  await assertFleet(fleet);
+  await world.operate('add server theirs/x 127.0.0.1:1', 'set server theirs/mine weight 9');
+  for (let count = 0; count < 8; count += 1) {
+    await assertFleet(fleet);
+    await sleep(100);
+  }
+  const { backends } = await readRunning(world.config.runtimeSocket);
+  assert.deepEqual(
+    backends.get('theirs')?.map(({ name, weight, state }) => [name, weight, state]),
+    [
+      ['mine', 9, 'ready'],
+      ['x', 1, 'maint'],
+    ],
+  );
+}
+
+async function someServer(fleet: Fleet, backend: string): Promise<string> {
+  const { backends } = await readRunning(fleet.world.config.runtimeSocket);
+  const servers = backends.get(backend) ?? [];
+  fleet.serial += 1;
+  return `${backend}/${servers[fleet.serial % Math.max(1, servers.length)]?.name ?? 'nobody'}`;
+}
+
+const COMMANDS: fc.Arbitrary<FleetCommand>[] = [
+  ...Array.from({ length: 3 }, () =>
+    fc
+      .tuple(backend, name, member)
+      .map(([backend, name, member]) =>
+        change(
+          `set ${backend}/${name} ${JSON.stringify(member)}`,
+          ({ members }) => void members.get(backend)?.set(name, member),
+        ),
+      ),
+  ),
+  fc
+    .tuple(backend, name)
+    .map(([backend, name]) =>
+      change(`remove ${backend}/${name}`, ({ members }) => void members.get(backend)?.delete(name)),
+    ),
+  backend.map((backend) =>
+    meddle(`rogue in ${backend}`, async (fleet) => {
+      fleet.serial += 1;
+      const server = `${backend}/rogue${fleet.serial % 20}`;
+      await fleet.world.operate(`add server ${server} 127.0.0.1:2`, `set server ${server} state ready`);
+    }),
+  ),
+  fc
+    .tuple(backend, fc.constantFrom('state maint', 'state drain', 'state ready', 'weight 99'))
+    .map(([backend, how]) =>
+      meddle(`${how} in ${backend}`, async (fleet) =>
+        fleet.world.operate(`set server ${await someServer(fleet, backend)} ${how}`),
+      ),
+    ),
+  backend.map((backend) =>
+    meddle(`delete in ${backend}`, async (fleet) => {
+      const server = await someServer(fleet, backend);
+      await fleet.world.operate(`set server ${server} state maint`, `del server ${server}`);
+    }),
+  ),
+  fc.constant(
+    meddle('foreign reload', async ({ world }) =>
+      process.kill(await readMasterPid(world.config.masterSocket), 'SIGUSR2'),
+    ),
+  ),
+  fc.constant(meddle('kill', async ({ world }) => process.kill(await world.workerPid(), 'SIGKILL'))),
+  fc.constant(meddle('file deleted', ({ world }) => rm(world.config.configFile))),
+  fc.constant(meddle('file edited', ({ world }) => appendFile(world.config.configFile, '# by hand\n'))),
+  fc.nat({ max: 400 }).map((ms) => meddle(`wait ${ms}`, () => sleep(ms))),
+];
+const history = fc.commands(COMMANDS, { maxCommands: 12 });
+
+describe('random histories of a whole fleet', () => {
+  test(
+    'whatever happens, HAProxy and its file are in the end what they shall be, and the rest is untouched',
+    { timeout: 3_600_000 },
+    async () => {
+      const property = fc.asyncProperty(history, async (commands) => {
+        const fleet = await createFleet();
+        const model: FleetModel = {
+          members: new Map(BACKENDS.map((backend) => [backend, new Map()])),
+          kills: 0,
+        };
+        try {
+          fleet.offer(model);
+          await eventually(() => readRunning(fleet.world.config.runtimeSocket));
+          await fc.asyncModelRun(() => ({ model, real: fleet }), commands);
+          // A reload by somebody else may still be under way: a worker has to keep all this for a while.
+          await eventually(() => assertLasting(fleet));
+        } catch (error) {
+          process.stderr.write(`${fleet.world.entries.map((entry) => JSON.stringify(entry)).join('\n')}\n`);
+          throw error;
+        } finally {
+          await fleet.end();
+        }
+      });
+      await fc.assert(property, {
+        seed,
+        numRuns: fleetRuns,
+        ...(seconds === undefined ? {} : { interruptAfterTimeLimit: Number(seconds) * 1_000 }),
+      });
     },
   );
 });

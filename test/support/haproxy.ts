@@ -197,7 +197,7 @@ class World implements HaproxyWorld {
   async servers(backend: string): Promise<string[]> {
     const { backends } = await readRunning(this.config.runtimeSocket);
     return [...(backends.get(backend)?.values() ?? [])]
-      .filter((server) => server.inRotation)
+      .filter((server) => server.state === 'ready')
       .map(({ name, address, port, weight }) => `${name} ${endpoint(address, port)} ${weight}`)
       .toSorted();
   }

@@ -3,12 +3,14 @@
  * itself. Nothing here is promised to stay.
  */
 export { type CatalogEntry, emptyCatalog, forgetService, recordSnapshot } from './catalog.ts';
-export { type Applier, createApplier } from './haproxy/apply.ts';
+export { type Applied, type Applier, createApplier, type Look } from './haproxy/apply.ts';
 export type { Desired } from './haproxy/desired.ts';
 export { keepApplied } from './haproxy/keep-applied.ts';
 export {
   adoptServers,
   buildMembership,
+  createMembershipBuilder,
+  optionsInFile,
   type Membership,
   type ReportedServer,
   type Server,
@@ -16,8 +18,12 @@ export {
   serverArguments,
 } from './haproxy/membership.ts';
 export type { Structure } from './haproxy/structure.ts';
-export type { Offers } from './output.ts';
-export { planChanges, type Step } from './haproxy/plan.ts';
+export type { HoldKind, Offers } from './output.ts';
+export { type Circumstances, ORDINARY, planChanges, type Step } from './haproxy/plan.ts';
+export { RunningView } from './haproxy/running-view.ts';
+export { createStateReader } from './haproxy/server-state.ts';
+export { parseServerOptions } from './haproxy/server-options.ts';
+export { abilitiesOf, staticOption } from './haproxy/versions.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';

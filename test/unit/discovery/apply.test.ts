@@ -1,20 +1,24 @@
 import assert from 'node:assert/strict';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 
-import { createLatest, silentLog } from '@tandem/core';
-import { renderConfig } from '@tandem/discovery';
+import { createLatest, type Instance, type InstanceId, instanceId, silentLog } from '@tandem/core';
+import { createDesiredBuilder, renderConfig } from '@tandem/discovery';
 import {
+  type Applied,
   type Applier,
   createApplier,
   createStructureStore,
   type Desired,
   type HaproxyProcess,
+  type HoldKind,
   keepApplied,
+  type Look,
 } from '@tandem/discovery/testing';
 
 import { eventually, recordingLog, service } from '../../support/haproxy.ts';
+import { FakeHaproxy } from './fake-haproxy.ts';
 import { HAPROXY, info, membersOf, prompted, structureOf, withFakeSocket } from './support.ts';
 
 const desiredOf = (name: string): Desired => ({
@@ -22,6 +26,8 @@ const desiredOf = (name: string): Desired => ({
   membership: membersOf([{ name, host: '10.0.0.1', port: 80 }]),
   routes: new Map(),
 });
+
+const DONE: Applied = { kind: 'done' };
 
 /** Runs `keepApplied` on an applier that the test scripts. */
 function keeping(applier: Applier) {
@@ -60,8 +66,9 @@ describe('keeping HAProxy as desired', () => {
       async apply(desired) {
         applied.push(desired);
         if (applied.length === 1) await new Promise<void>((resolve) => (finish = resolve));
+        return DONE;
       },
-      isUndisturbed: () => Promise.resolve(true),
+      look: () => Promise.resolve('as-left'),
     });
     const all = Array.from({ length: 50 }, (_, index) => desiredOf(`i${index}`));
     kept.want(all[0] as Desired);
@@ -80,9 +87,9 @@ describe('keeping HAProxy as desired', () => {
     const kept = keeping({
       apply() {
         attempts += 1;
-        return attempts < 3 ? Promise.reject(new Error('not today')) : Promise.resolve();
+        return attempts < 3 ? Promise.reject(new Error('not today')) : Promise.resolve(DONE);
       },
-      isUndisturbed: () => Promise.resolve(true),
+      look: () => Promise.resolve('as-left'),
     });
     kept.want(desiredOf('a'));
     await eventually(() => assert.equal(attempts, 3));
@@ -95,18 +102,18 @@ describe('keeping HAProxy as desired', () => {
 
   test('a HAProxy that is not the one that was left is looked after', async () => {
     let applies = 0;
-    let isUndisturbed = true;
+    let isDisturbed = false;
     const kept = keeping({
       apply() {
         applies += 1;
-        isUndisturbed = true;
-        return Promise.resolve();
+        isDisturbed = false;
+        return Promise.resolve(DONE);
       },
-      isUndisturbed: () => Promise.resolve(isUndisturbed),
+      look: () => Promise.resolve(isDisturbed ? 'disturbed' : 'as-left'),
     });
     kept.want(desiredOf('a'));
     await eventually(() => assert.equal(applies, 1));
-    isUndisturbed = false;
+    isDisturbed = true;
     kept.ring();
     await eventually(() => assert.equal(applies, 2));
     await kept.end();
@@ -115,12 +122,12 @@ describe('keeping HAProxy as desired', () => {
   test('the end comes at once, also in the middle of an apply or of a wait, and is no failure', async () => {
     for (const apply of [
       (_: Desired, signal: AbortSignal) =>
-        new Promise<void>((_resolve, reject) =>
+        new Promise<Applied>((_resolve, reject) =>
           signal.addEventListener('abort', () => reject(signal.reason as Error)),
         ),
       () => Promise.reject(new Error('not today')),
     ]) {
-      const kept = keeping({ apply, isUndisturbed: () => Promise.resolve(true) });
+      const kept = keeping({ apply, look: () => Promise.resolve('as-left') });
       kept.want(desiredOf('a'));
       await new Promise((resolve) => setTimeout(resolve, 20));
       const before = kept.entries.length;
@@ -137,7 +144,7 @@ describe('a reload', () => {
   /** An applier on a socket whose HAProxy shows a structure's mark, and does nothing when it is told to reload. */
   async function withApplier(
     body: (world: {
-      apply: () => Promise<void>;
+      apply: () => Promise<Applied>;
       show: (structure: typeof old, pid?: string) => void;
       /** What the next answers are of, one after the other, before `show` counts again. */
       interpose: (...answers: { structure: typeof old; pid: string }[]) => void;
@@ -244,4 +251,299 @@ describe('a reload', () => {
       await apply();
       assert.equal(reloads(), 1);
     }));
+});
+
+describe('a HAProxy that is followed', () => {
+  const record = (name: string, weight = 1): Instance => ({ name, host: '10.0.0.1', port: 80, weight });
+  const line = (name: string, state: string, weight = 1) => `${name}_10.0.0.1:80 ${state} ${weight}`;
+
+  /** An applier on a fake HAProxy of some version that has loaded the structure. */
+  async function following(
+    version: string,
+    body: (world: {
+      haproxy: FakeHaproxy;
+      heard: string[];
+      apply: (instances: readonly Instance[], holds?: ReadonlyMap<InstanceId, HoldKind>) => Promise<Applied>;
+      look: () => Promise<Look>;
+      /** Looks and applies as the daemon does, until there is nothing left to do. */
+      settle: () => Promise<void>;
+      file: () => Promise<string>;
+      path: string;
+      reloads: () => number;
+      told: ReadonlyMap<string, ReadonlyMap<string, HoldKind>>[];
+    }) => Promise<void>,
+    options: { section?: Record<string, unknown>; config?: Partial<typeof HAPROXY> } = {},
+  ): Promise<void> {
+    const haproxy = new FakeHaproxy(version);
+    await withFakeSocket(haproxy.script, async (runtimeSocket, heard) => {
+      const directory = path.dirname(runtimeSocket);
+      const file = path.join(directory, 'haproxy.cfg');
+      const config = {
+        ...HAPROXY,
+        configFile: file,
+        runtimeSocket,
+        masterSocket: runtimeSocket,
+        ...options.config,
+      };
+      const web = service('web', '127.0.0.1:3210', options.section);
+      const build = createDesiredBuilder(config);
+      const offer = (instances: readonly Instance[], holds: ReadonlyMap<InstanceId, HoldKind> = new Map()) =>
+        build(new Map([['web', { service: web, instances, holds }]])).desired;
+      let desired = offer([]);
+      haproxy.mark = renderConfig(desired.structure, new Map()).mark;
+      let reloads = 0;
+      const told: ReadonlyMap<string, ReadonlyMap<string, HoldKind>>[] = [];
+      const applier = createApplier({
+        config,
+        process: {
+          check: () => Promise.resolve(undefined),
+          ensure: () => Promise.resolve('found'),
+          isRunning: () => true,
+          async requestReload() {
+            reloads += 1;
+            haproxy.load(await readFile(file, 'utf8'));
+          },
+          stop: () => Promise.resolve(),
+          tidy: () => Promise.resolve(),
+        },
+        store: createStructureStore(path.join(directory, 'structure.json'), silentLog),
+        log: silentLog,
+        onForeignHolds: (holds) => void told.push(holds),
+      });
+      const { signal } = new AbortController();
+      const look = () => applier.look(signal);
+      await body({
+        haproxy,
+        heard,
+        apply(instances, holds) {
+          desired = offer(instances, holds);
+          return applier.apply(desired, signal);
+        },
+        look,
+        settle: () =>
+          eventually(async () => {
+            const seen = await look();
+            if (seen === 'as-left') return;
+            await applier.apply(desired, signal);
+            throw new Error(`it was ${seen}`);
+          }),
+        file: () => readFile(file, 'utf8'),
+        path: file,
+        reloads: () => reloads,
+        told,
+      });
+    });
+  }
+
+  test('is told a change in one short conversation, without being read again', () =>
+    following('2.6.12', async ({ apply, heard, haproxy }) => {
+      await apply([record('a'), record('b')]);
+      heard.length = 0;
+      await apply([record('a'), record('b'), record('c', 7)]);
+      await apply([record('a'), record('b', 9), record('c', 7)]);
+      await apply([record('a'), record('b', 9)]);
+      await apply([record('a'), record('b', 9)]);
+      const said = heard.map((request) => request.split('\n').slice(1, -2));
+      assert.deepEqual(
+        said.map(([first, ...more]) => [first, more.map((command) => command.replace(/ id .*/, ''))]),
+        [
+          [
+            'show info',
+            ['add server web/c_10.0.0.1:80 10.0.0.1:80', 'set server web/c_10.0.0.1:80 state ready'],
+          ],
+          ['show info', ['set server web/b_10.0.0.1:80 weight 9']],
+          ['show info', ['set server web/c_10.0.0.1:80 state drain']],
+        ],
+      );
+      assert.deepEqual(haproxy.servers('web'), [
+        line('a', 'ready'),
+        line('b', 'ready', 9),
+        line('c', 'drain', 7),
+      ]);
+    }));
+
+  for (const [what, disturb] of [
+    [
+      'a server of somebody else',
+      ({ script }: FakeHaproxy) =>
+        script('prompt\nadd server web/x 10.0.0.9:1 id 5 weight 1\nset server web/x state ready\nquit\n'),
+    ],
+    ['a server that is gone', ({ backends }: FakeHaproxy) => backends.get('web')?.delete('a_10.0.0.1:80')],
+    ['another weight', (haproxy: FakeHaproxy) => (haproxy.server('web', 'a_10.0.0.1:80').weight = '77')],
+    ['maintenance', (haproxy: FakeHaproxy) => (haproxy.server('web', 'a_10.0.0.1:80').state = 'maint')],
+    ['a drain', (haproxy: FakeHaproxy) => (haproxy.server('web', 'a_10.0.0.1:80').state = 'drain')],
+    [
+      'a new worker with an older file',
+      (haproxy: FakeHaproxy) => {
+        haproxy.pid += 1;
+        haproxy.backends.clear();
+      },
+    ],
+  ] as const) {
+    test(`is put right after ${what} within two looks`, () =>
+      following('2.6.12', async ({ apply, look, settle, haproxy }) => {
+        await apply([record('a'), record('b')]);
+        await settle();
+        disturb(haproxy);
+        await eventually(async () => assert.equal(await look(), 'disturbed'));
+        await apply([record('a'), record('b')]);
+        const members = haproxy.servers('web').filter((server) => !server.startsWith('x '));
+        assert.deepEqual(members, [line('a', 'ready'), line('b', 'ready')]);
+        assert.ok(haproxy.servers('web').every((server) => !server.startsWith('x ready')));
+        await settle();
+      }));
+  }
+
+  test('has its file back when somebody has edited or deleted it', () =>
+    following('2.6.12', async ({ apply, look, file, path }) => {
+      await apply([record('a')]);
+      const text = await file();
+      for (const disturb of [
+        () => rm(path),
+        () => writeFile(path, text.replaceAll('10.0.0.1', '10.0.0.2')),
+      ]) {
+        await disturb();
+        assert.equal(await look(), 'disturbed');
+        await apply([record('a')]);
+        assert.equal(await file(), text);
+        assert.notEqual(await look(), 'disturbed');
+      }
+    }));
+
+  test('holds who is held, in the file, too, and gives traffic again to who is released', () =>
+    following('2.6.12', async ({ apply, file, haproxy, settle, look }) => {
+      const held = (kind: HoldKind) => new Map([[instanceId(record('a')), kind]]);
+      await apply([record('a'), record('b')]);
+      await apply([record('a'), record('b')], held('drain'));
+      assert.deepEqual(haproxy.servers('web'), [line('a', 'drain'), line('b', 'ready')]);
+      assert.match(await file(), / server a_10\.0\.0\.1:80 .* disabled\n/);
+      await settle();
+      haproxy.server('web', 'a_10.0.0.1:80').state = 'ready';
+      await eventually(async () => assert.equal(await look(), 'disturbed'));
+      await apply([record('a'), record('b')], held('maint'));
+      assert.deepEqual(haproxy.servers('web'), [line('a', 'maint'), line('b', 'ready')]);
+      // Also the last one: it is the operator's will.
+      await apply([record('a')], held('maint'));
+      assert.deepEqual(haproxy.servers('web'), [line('a', 'maint'), line('b', 'drain')]);
+      await apply([record('a')]);
+      assert.deepEqual(haproxy.servers('web'), [line('a', 'ready'), line('b', 'drain')]);
+      assert.doesNotMatch(await file(), /disabled/);
+    }));
+
+  test('keeps the holds of somebody else where they are respected, and tells of them', () =>
+    following(
+      '2.6.12',
+      async ({ apply, settle, haproxy, told }) => {
+        await apply([record('a'), record('b')]);
+        await settle();
+        haproxy.server('web', 'a_10.0.0.1:80').state = 'maint';
+        haproxy.server('web', 'b_10.0.0.1:80').weight = '77';
+        await eventually(async () => {
+          await settle();
+          assert.deepEqual(haproxy.servers('web'), [line('a', 'maint'), line('b', 'ready')]);
+        });
+        await apply([record('a', 5), record('b'), record('c')]);
+        assert.deepEqual(haproxy.servers('web'), [
+          line('a', 'maint', 5),
+          line('b', 'ready'),
+          line('c', 'ready'),
+        ]);
+        haproxy.server('web', 'a_10.0.0.1:80').state = 'ready';
+        await eventually(async () => {
+          await settle();
+          assert.equal(told.length, 2);
+        });
+        assert.deepEqual(told, [new Map([['web', new Map([['a_10.0.0.1:80', 'maint']])]]), new Map()]);
+        assert.deepEqual(haproxy.servers('web')[0], line('a', 'ready', 5));
+      },
+      { config: { foreignHolds: 'respect' } },
+    ));
+
+  test('gives a newcomer traffic when its first check has passed, or its time is over; others do not wait', () =>
+    following(
+      '2.6.12',
+      async ({ apply, settle, haproxy }) => {
+        const all = [record('a'), record('b'), record('c')];
+        await apply([record('a')]);
+        haproxy.server('web', 'a_10.0.0.1:80').check = 3;
+        await settle();
+        assert.deepEqual(haproxy.servers('web'), [line('a', 'ready')]);
+        await apply(all);
+        assert.deepEqual(haproxy.servers('web'), [
+          line('a', 'ready'),
+          line('b', 'maint'),
+          line('c', 'maint'),
+        ]);
+        await apply([record('a', 9), ...all.slice(1)]);
+        haproxy.server('web', 'b_10.0.0.1:80').check = 3;
+        haproxy.server('web', 'c_10.0.0.1:80').check = 2;
+        await settle();
+        assert.deepEqual(haproxy.servers('web'), [
+          line('a', 'ready', 9),
+          line('b', 'ready'),
+          line('c', 'maint'),
+        ]);
+        await eventually(async () => {
+          await settle();
+          assert.deepEqual(haproxy.servers('web')[2], line('c', 'ready'));
+        });
+      },
+      { section: { server_options: 'check', gate: { first_check: '700ms' } } },
+    ));
+
+  test('keeps who was drained as a tombstone up to 2.8, and takes it back', () =>
+    following('2.8.0', async ({ apply, settle, haproxy, heard }) => {
+      await apply([record('a'), record('b')]);
+      await apply([record('a')]);
+      await settle();
+      assert.deepEqual(haproxy.servers('web'), [line('a', 'ready'), line('b', 'drain')]);
+      heard.length = 0;
+      await apply([record('a'), record('b')]);
+      assert.deepEqual(heard, ['prompt\nshow info\nset server web/b_10.0.0.1:80 state ready\nquit\n']);
+    }));
+
+  for (const version of ['3.0.11', '3.2.26']) {
+    test(`deletes from ${version} on who has no session left for a while`, () =>
+      following(version, async ({ apply, settle, haproxy }) => {
+        await apply([record('a'), record('b'), record('c')]);
+        haproxy.server('web', 'b_10.0.0.1:80').sessions = 1;
+        await apply([record('a')]);
+        assert.deepEqual(haproxy.servers('web'), [
+          line('a', 'ready'),
+          line('b', 'drain'),
+          line('c', 'drain'),
+        ]);
+        await eventually(async () => {
+          await settle();
+          assert.deepEqual(haproxy.servers('web'), [line('a', 'ready'), line('b', 'drain')]);
+        });
+        haproxy.server('web', 'b_10.0.0.1:80').sessions = 0;
+        await eventually(async () => {
+          await settle();
+          assert.deepEqual(haproxy.servers('web'), [line('a', 'ready')]);
+        });
+        await apply([record('a'), record('b')]);
+        assert.deepEqual(haproxy.servers('web'), [line('a', 'ready'), line('b', 'ready')]);
+      }));
+  }
+
+  test('is reloaded for what cannot be had at run time: at once, and then not too often, several changes in one', () =>
+    following(
+      '2.8.0',
+      async ({ apply, reloads, haproxy }) => {
+        const served = () => haproxy.servers('web').map((server) => server.slice(0, 1));
+        const records = (...names: string[]) => names.map((name) => record(name));
+        assert.deepEqual(await apply(records('a')), { kind: 'done' });
+        assert.deepEqual([served(), reloads()], [['a'], 1]);
+        for (const wanted of [records('a', 'b'), records('a', 'b', 'c'), records('a', 'b', 'c', 'd')]) {
+          const applied = await apply(wanted);
+          assert.ok(applied.kind === 'later' && applied.ms > 0 && applied.ms <= 1_000);
+        }
+        assert.deepEqual([served(), reloads()], [['a'], 1]);
+        await new Promise((resolve) => setTimeout(resolve, 1_050));
+        assert.deepEqual(await apply(records('a', 'b', 'c', 'd')), { kind: 'done' });
+        assert.deepEqual([served(), reloads()], [['a', 'b', 'c', 'd'], 2]);
+      },
+      { section: { server_options: 'cookie x', backend: ['cookie SRV insert'] } },
+    ));
 });

@@ -161,15 +161,13 @@ test('a weight that nobody announced is 1, and weights stay between 0 and 256', 
 });
 
 test('only backends that nothing is known of take over what HAProxy has, and only what is safe and in rotation', () => {
-  const reported = { id: 1, address: '10.0.0.9', port: 80, weight: 3, inRotation: true };
-  const servers = new Map(
-    [
-      { ...reported, name: 'kept' },
-      { ...reported, name: 'drained', inRotation: false },
-      { ...reported, name: 'unresolved', address: '-' },
-      { ...reported, name: 'odd name' },
-    ].map((server) => [server.name, server]),
-  );
+  const reported = { id: 1, address: '10.0.0.9', port: 80, weight: 3, state: 'ready' } as const;
+  const servers = [
+    { ...reported, name: 'kept' },
+    { ...reported, name: 'drained', state: 'drain' as const },
+    { ...reported, name: 'unresolved', address: '-' },
+    { ...reported, name: 'odd name' },
+  ];
   const desired = { structure: structureOf(), membership: new Map() };
   assert.deepEqual(
     adoptServers(desired, new Map([['web', servers]]))

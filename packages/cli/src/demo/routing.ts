@@ -41,7 +41,7 @@ export function watchRouting(options: { socket: string; backend: string }): Rout
     try {
       const running = await readRunning(options.socket);
       const servers = [...(running.backends.get(options.backend)?.values() ?? [])];
-      const ports = servers.filter((server) => server.inRotation).map((server) => server.port);
+      const ports = servers.filter((server) => server.state === 'ready').map((server) => server.port);
       take({ ports: new Set(ports), worker: running.incarnation });
     } catch {
       // Away for the moment: the next look tells.

@@ -1,154 +1,261 @@
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 
-import { isTandemError, type Log, messageOf, sleep, TandemError, writeFileAtomic } from '@tandem/core';
+import { isTandemError, type Log, messageOf, sleep, TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
+import { createStructureChooser, RETRY_REFUSED_MS, type StructureChooser } from './choose-structure.ts';
 import { type ConfigFile, createConfigFile } from './config-file.ts';
 import type { Desired } from './desired.ts';
-import type { Endpoint } from './endpoints.ts';
-import { adoptServers, type Membership } from './membership.ts';
-import { planChanges, type ReloadReason, type Step } from './plan.ts';
+import { adoptServers, type Membership, optionsInFile } from './membership.ts';
+import { isGated, type Plan, planChanges, type ReloadReason, type Step } from './plan.ts';
 import type { HaproxyProcess } from './process.ts';
-import { markOf, renderConfig } from './render.ts';
-import {
-  askWorker,
-  type Executed,
-  executeSteps,
-  requireSupported,
-  type Running,
-  type RunningIdentity,
-} from './runtime.ts';
-import { mapFilesOf, type Structure } from './structure.ts';
+import { renderParts, type RenderedParts } from './render.ts';
+import { type ForeignHolds, RunningView } from './running-view.ts';
+import { createRouting, openWorker, type Routing, type Worker } from './routing.ts';
+import { converse, type Executed, executeSteps, type RunningIdentity } from './runtime.ts';
+import { parsePassed, parseQuiet } from './server-state.ts';
+import { mapFilesOf } from './structure.ts';
 import type { StructureStore } from './structure-store.ts';
-import { createRouting, type Routing, type RoutingOutcome, type Worker } from './routing.ts';
-import { endpointsOf, type SetAside, vetStructure, whyTaken } from './vet.ts';
+import { abilitiesOf } from './versions.ts';
 import { createWorkers, type Workers } from './workers.ts';
 
-/** Makes HAProxy, and the file on disk, what is desired; one apply at a time. */
+/** Makes HAProxy, and the file on disk, what is desired; one call at a time. */
 export interface Applier {
   /**
-   * Writes the file, brings the running HAProxy to it, and looks whether it worked. Rejects when it did not; the
-   * next call tries again. A structure that HAProxy refuses is set aside, and the last good one gets the servers.
+   * Brings the file and the running HAProxy to what is desired. The file comes first, but a great one, or a slow
+   * disk, holds the runtime up for a few milliseconds at most; resolves when both are done. Rejects when it did not
+   * work; the next call tries again. A structure that HAProxy refuses is set aside, and the last good one gets the
+   * servers. A reload that would come too soon after another is left to a later call: it says when.
    */
-  apply(desired: Desired, signal: AbortSignal): Promise<void>;
-  /** Whether HAProxy is still the one that was last applied to. About 0.2 ms. */
-  isUndisturbed(signal: AbortSignal): Promise<boolean>;
+  apply(desired: Desired, signal: AbortSignal): Promise<Applied>;
+  /** Whether the file and HAProxy are as they were left. A fraction of a millisecond, now and then a full reading. */
+  look(signal: AbortSignal): Promise<Look>;
 }
 
-interface Chosen extends Desired {
-  readonly mark: string;
-  readonly text: string;
+export type Applied = { readonly kind: 'done' } | { readonly kind: 'later'; readonly ms: number };
+
+/** `due`: an apply has something to do that was begun before. `disturbed`: somebody else has changed something. */
+export type Look = 'as-left' | 'due' | 'disturbed';
+
+export interface ApplierDeps {
+  readonly config: HaproxyConfig;
+  readonly process: HaproxyProcess;
+  readonly store: StructureStore;
+  readonly log: Log;
+  /** Told whenever the servers change that somebody else holds and whose hold is respected. */
+  readonly onForeignHolds?: (holds: ForeignHolds) => void;
+}
+
+interface Chosen extends Desired, RenderedParts {}
+
+/** What is being brought about, and the write of its file that goes on beside it. */
+interface Work {
+  readonly chosen: Chosen;
+  readonly writing: Promise<void>;
 }
 
 const MIN_RELOAD_INTERVAL_MS = 1_000;
-/** What `haproxy -c` refuses may be good later, when a file it names is there; asking costs nothing. */
-const RETRY_REFUSED_MS = 30_000;
-/** A port may be free again at any time. */
-const RETRY_SET_ASIDE_MS = 5_000;
 /** A reload that fails may cost new connections for 2 s (HAProxy reference 3.3): not to be tried often. */
 const RETRY_FAILED_RELOAD_MS = 10 * 60_000;
 const MAX_ROUNDS = 5;
 const POLL_MS = 10;
+/** How long the runtime waits for the file. */
+const FILE_HEAD_START_MS = 5;
+/** Every server is compared this often; for a great fleet less often, so that it never costs more than a twentieth. */
+const MIN_READING_INTERVAL_MS = 450;
+const READING_SHARE = 20;
+const SAMPLE_INTERVAL_MS = 1_000;
 
-export function createApplier(deps: {
-  config: HaproxyConfig;
-  process: HaproxyProcess;
-  store: StructureStore;
-  log: Log;
-}): Applier {
+export function createApplier(deps: ApplierDeps): Applier {
   return new FileFirstApplier(deps);
 }
 
 class FileFirstApplier implements Applier {
-  readonly #config: HaproxyConfig;
-  readonly #process: HaproxyProcess;
-  readonly #store: StructureStore;
-  readonly #log: Log;
+  readonly #deps: ApplierDeps;
   readonly #workers: Workers;
-  /** The last structure that HAProxy has really run. */
-  #good: { readonly structure: Structure; readonly mark: string } | undefined;
-  /** The mark of a structure that passed `haproxy -c`. */
-  #checked: string | undefined;
-  #refused: { mark: string; until: number; complaint: string } | undefined;
-  /** A structure without the services that had to be set aside, and the mark of the whole. */
-  #partial: { readonly of: string; readonly structure: Structure; readonly until: number } | undefined;
-  #complained = '[]';
+  readonly #chooser: StructureChooser;
   readonly #file: ConfigFile;
-  readonly #routing: Routing = createRouting();
+  readonly #routing: Routing;
+  /** Whether the last write has worked: after one that has not, the runtime waits for the next. */
+  #isFileSound = false;
   /** The file that was there before this daemon wrote one. */
   #inherited: string | undefined;
-  #applied: RunningIdentity | undefined;
+  #inheritedOptions: ReadonlyMap<string, string> | undefined;
+  #view: RunningView | undefined;
   /** The servers that HAProxy was left with. */
   #members: Membership = new Map();
   #reloadedAt = -Infinity;
+  #nextReadingAt = 0;
+  #nextSampleAt = 0;
+  #toldHolds = '[]';
 
-  constructor(deps: { config: HaproxyConfig; process: HaproxyProcess; store: StructureStore; log: Log }) {
-    this.#config = deps.config;
-    this.#process = deps.process;
-    this.#store = deps.store;
-    this.#log = deps.log;
-    this.#workers = createWorkers(deps.config.runtimeSocket);
-    this.#file = createConfigFile(deps.config.configFile);
+  constructor(deps: ApplierDeps) {
+    this.#deps = deps;
+    const { config } = deps;
+    this.#workers = createWorkers(config.runtimeSocket);
+    this.#file = createConfigFile(config.configFile);
+    this.#routing = createRouting(deps);
+    const makeDirectories = () => this.#makeDirectories();
+    this.#chooser = createStructureChooser({ ...deps, workers: this.#workers, makeDirectories });
   }
 
-  async apply(desired: Desired, signal: AbortSignal): Promise<void> {
+  async apply(desired: Desired, signal: AbortSignal): Promise<Applied> {
     const startedAt = performance.now();
-    if (this.#applied === undefined) await this.#prepare();
+    if (this.#view === undefined) await this.#prepare();
     const { routes } = desired;
-    await this.#routing.write(routes, this.#good === undefined ? [] : mapFilesOf(this.#good.structure));
-    const structure = await this.#choose(desired.structure, signal);
+    const { good } = this.#chooser;
+    // Before any text that names them, also one that is only to be checked.
+    await this.#routing.write(routes, good === undefined ? [] : mapFilesOf(good.structure));
+    const structure = await this.#chooser.choose(desired.structure, signal);
     const membership = await this.#complete({ ...desired, structure }, signal);
-    const chosen = { structure, membership, routes, ...renderConfig(structure, membership) };
+    const chosen = { structure, membership, routes, ...renderParts(structure, membership) };
     // The file first, the runtime second: whatever happens in between, a HAProxy that restarts comes up right.
-    // To look at the runtime meanwhile changes nothing.
-    const [running] = await Promise.all([this.#workers.look(signal), this.#file.write(chosen.text)]);
-    const isKnown = running !== undefined && this.#applied !== undefined;
-    if (!isKnown) await this.#ensureRunning(chosen, signal);
-    const steps = await this.#converge(chosen, isKnown ? running : await this.#workers.read(signal), signal);
+    const writing = this.#write(chosen);
+    await this.#giveHeadStart(writing);
+    const steps: Step[] = [];
+    const applied = await this.#converge({ chosen, writing }, steps, signal);
+    await writing;
     this.#members = membership;
-    if (this.#good?.mark !== chosen.mark) {
-      this.#good = { structure: chosen.structure, mark: chosen.mark };
-      await this.#store.save(chosen.structure);
-      await this.#routing.tidy([...routes.keys(), ...mapFilesOf(chosen.structure)]);
+    if (applied.kind === 'done') {
+      await this.#chooser.accept(structure);
+      await this.#routing.tidy([...routes.keys(), ...mapFilesOf(structure)]);
     }
     if (steps.length > 0) {
       const ms = Math.round((performance.now() - startedAt) * 10) / 10;
-      this.#log.info(
+      this.#deps.log.info(
         { changes: steps.slice(0, 20).map(describeStep), count: steps.length, ms },
         'updated HAProxy',
       );
     }
+    return applied;
   }
 
-  async isUndisturbed(signal: AbortSignal): Promise<boolean> {
+  async look(signal: AbortSignal): Promise<Look> {
+    if (this.#chooser.isRetryDue()) return 'due';
+    const view = this.#view;
+    if (view === undefined || view.isInDoubt || !(await this.#file.isIntact())) return 'disturbed';
     try {
       const identity = await this.#workers.identity(signal);
-      const isSame =
-        identity.incarnation === this.#applied?.incarnation && identity.mark === this.#applied.mark;
-      return isSame && (await this.#routing.isAsLeft(this.#worker(identity, signal)));
+      if (!isSameWorker(identity, view.identity)) return this.#lose();
+      if (!(await this.#routing.isAsLeft(this.#worker(identity, signal)))) return 'disturbed';
+      if (performance.now() >= this.#nextReadingAt && (await this.#read(view, this.#members, signal)))
+        return this.#tellHolds(view) ? 'due' : 'disturbed';
+      return (await this.#tend(view, signal)) ? 'due' : 'as-left';
     } catch (error) {
-      if (signal.aborted) throw error;
-      return false;
+      signal.throwIfAborted();
+      if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
+      return this.#lose();
     }
+  }
+
+  #lose(): Look {
+    this.#view = undefined;
+    return 'disturbed';
+  }
+
+  /** Reads every server anew. Says whether something is not as it was left; another worker is `HAPROXY_UNREACHABLE`. */
+  async #read(view: RunningView, membership: Membership, signal: AbortSignal): Promise<boolean> {
+    const { backends, ...identity } = await this.#reading(view.expected(membership), signal);
+    if (!isSameWorker(identity, view.identity))
+      throw new TandemError('HAPROXY_UNREACHABLE', 'another worker has taken over');
+    return view.learn(backends, membership, this.#deps.config.foreignHolds === 'respect');
+  }
+
+  async #reading(expected: Parameters<Workers['read']>[1], signal: AbortSignal) {
+    const startedAt = performance.now();
+    const running = await this.#workers.read(signal, expected);
+    const now = performance.now();
+    this.#nextReadingAt = now + Math.max(MIN_READING_INTERVAL_MS, READING_SHARE * (now - startedAt));
+    return running;
+  }
+
+  /** Asks after servers that wait for something: a first check, or the end of their sessions. */
+  async #tend(view: RunningView, signal: AbortSignal): Promise<boolean> {
+    const now = performance.now();
+    const gated = [...view.waitingBackends];
+    let isDue = false;
+    if (gated.length > 0) {
+      const passed = await this.#askEach(
+        gated,
+        (backend) => `show servers state ${backend}`,
+        parsePassed,
+        signal,
+      );
+      isDue = view.release((backend, name) => passed.get(backend)?.has(name) === true, now);
+    }
+    if (now < this.#nextSampleAt || !abilitiesOf(view.identity.version).deletesDrained) return isDue;
+    this.#nextSampleAt = now + SAMPLE_INTERVAL_MS;
+    const leaving = view.leaving(this.#members);
+    if (leaving.size === 0) return isDue;
+    const quiet = await this.#askEach(
+      [...leaving.keys()],
+      (backend) => `show stat ${backend} 4 -1`,
+      parseQuiet,
+      signal,
+    );
+    return view.sample(leaving, (backend, name) => quiet.get(backend)?.has(name) === true) || isDue;
+  }
+
+  async #askEach<T>(
+    backends: readonly string[],
+    question: (backend: string) => string,
+    parse: (answer: string) => T,
+    signal: AbortSignal,
+  ): Promise<ReadonlyMap<string, T>> {
+    const answers = await converse(this.#deps.config.runtimeSocket, backends.map(question), signal);
+    return new Map(backends.map((backend, index) => [backend, parse(answers[index] ?? '')]));
+  }
+
+  /** Tells who is held by somebody else, if that has changed. */
+  #tellHolds({ foreignHolds }: RunningView): boolean {
+    const text = JSON.stringify([...foreignHolds].map(([backend, names]) => [backend, [...names]]));
+    if (text === this.#toldHolds) return false;
+    this.#toldHolds = text;
+    this.#deps.onForeignHolds?.(
+      new Map([...foreignHolds].map(([backend, names]) => [backend, new Map(names)])),
+    );
+    return true;
   }
 
   /** What a daemon that has just started has to find out. */
   async #prepare(): Promise<void> {
     await this.#makeDirectories();
-    if (this.#good !== undefined) return;
+    if (this.#chooser.good !== undefined) return;
     this.#inherited ??= await this.#file.read();
-    const stored = await this.#store.load();
-    if (stored === undefined) return;
-    const structure = { ...stored, runtimeSocket: this.#config.runtimeSocket };
-    this.#good = { structure, mark: markOf(structure) };
+    await this.#chooser.load();
   }
 
   /** They may be on a file system that does not outlive everything that this daemon does. */
   async #makeDirectories(): Promise<void> {
-    const { configFile, runtimeSocket, masterSocket } = this.#config;
+    const { configFile, runtimeSocket, masterSocket } = this.#deps.config;
     const directories = new Set([configFile, runtimeSocket, masterSocket].map((file) => path.dirname(file)));
     for (const directory of directories) await mkdir(directory, { recursive: true, mode: 0o750 });
+  }
+
+  async #write({ parts }: RenderedParts): Promise<void> {
+    try {
+      await this.#file.write(parts);
+      this.#isFileSound = true;
+    } catch (error) {
+      this.#isFileSound = false;
+      throw error;
+    }
+  }
+
+  async #giveHeadStart(writing: Promise<void>): Promise<void> {
+    if (!this.#isFileSound || this.#view === undefined) return writing;
+    let timer: NodeJS.Timeout | undefined;
+    const isOver = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, FILE_HEAD_START_MS);
+    });
+    try {
+      await Promise.race([writing, isOver]);
+    } finally {
+      clearTimeout(timer);
+    }
+    // Whoever waits for it later sees its failure; until then it is nobody's unhandled rejection.
+    writing.catch(() => {});
   }
 
   /**
@@ -158,179 +265,127 @@ class FileFirstApplier implements Applier {
   async #complete(desired: Desired, signal: AbortSignal): Promise<Membership> {
     const { structure, membership } = desired;
     if (structure.proxies.every(({ name }) => membership.has(name))) return membership;
-    const running = await this.#workers.look(signal);
-    if (running !== undefined) return adoptServers(desired, running.backends);
+    const isKnown = this.#view !== undefined && !this.#view.isInDoubt;
+    const backends = isKnown ? this.#view?.backends : (await this.#workers.look(signal))?.backends;
+    if (backends !== undefined) {
+      this.#inheritedOptions ??= optionsInFile(this.#inherited ?? '');
+      return adoptServers(desired, backends, this.#members, this.#inheritedOptions);
+    }
     // HAProxy is gone: it comes back with what it had when it was last seen.
     return new Map([...this.#members, ...membership]);
   }
 
-  /** The wanted structure as far as HAProxy can run it, else the last good one. */
-  async #choose(wanted: Structure, signal: AbortSignal): Promise<Structure> {
-    const mark = markOf(wanted);
-    if (mark === this.#checked) return wanted;
-    if (!(await this.#isRefused(mark, signal))) {
-      const vetted = await this.#vet(wanted, mark, signal);
-      if (vetted !== undefined && !(await this.#isRefused(markOf(vetted), signal))) return vetted;
-    }
-    if (this.#good === undefined) {
-      const complaint = this.#refused?.complaint ?? '';
-      throw new TandemError('HAPROXY_REJECTED', `HAProxy refuses the configuration: ${complaint}`);
-    }
-    return this.#good.structure;
-  }
-
-  async #vet(wanted: Structure, mark: string, signal: AbortSignal): Promise<Structure | undefined> {
-    if (this.#partial?.of === mark && performance.now() < this.#partial.until) return this.#partial.structure;
-    const vetted = await vetStructure(wanted, {
-      good: this.#good?.structure,
-      own: await this.#ownEndpoints(signal),
-      check: (text) => this.#check(text, signal),
-      whyTaken: (endpoint) => whyTaken(endpoint, this.#config.mode === 'managed'),
-    });
-    if (vetted.kind === 'refused') {
-      this.#refuse(mark, vetted.complaint, RETRY_REFUSED_MS);
-      const { complaint } = vetted;
-      const remedy = 'going on with the last good structure';
-      if (this.#good !== undefined)
-        this.#log.error({ complaint, remedy }, 'HAProxy refuses the configuration');
-      return undefined;
-    }
-    const { structure, setAside } = vetted;
-    this.#checked = markOf(structure);
-    const text = JSON.stringify(setAside);
-    if (text !== this.#complained) {
-      for (const one of setAside) this.#log.error(one, messageAside(one));
-    }
-    this.#complained = text;
-    const until = performance.now() + RETRY_SET_ASIDE_MS;
-    this.#partial = setAside.length === 0 ? undefined : { of: mark, structure, until };
-    return structure;
-  }
-
-  /** Where HAProxy listens by itself; undefined when one runs whose structure is unknown. */
-  async #ownEndpoints(signal: AbortSignal): Promise<readonly Endpoint[] | undefined> {
-    if ((await this.#workers.look(signal)) === undefined) return [];
-    return this.#good === undefined ? undefined : endpointsOf(this.#good.structure);
-  }
-
-  /** A worker that came too late to be waited for proves that its structure is good after all. */
-  async #isRefused(mark: string, signal: AbortSignal): Promise<boolean> {
-    if (this.#refused?.mark !== mark || performance.now() > this.#refused.until) return false;
-    try {
-      return (await this.#workers.identity(signal)).mark !== mark;
-    } catch {
-      signal.throwIfAborted();
-      return true;
-    }
-  }
-
-  async #check(text: string, signal: AbortSignal): Promise<string | undefined> {
-    const candidate = `${this.#config.configFile}.candidate`;
-    await this.#makeDirectories();
-    await writeFileAtomic(candidate, text, { mode: 0o640 });
-    try {
-      return await this.#process.check(candidate, signal);
-    } finally {
-      await rm(candidate, { force: true });
-    }
-  }
-
-  #refuse(mark: string, complaint: string, forMs: number): void {
-    this.#refused = { mark, complaint, until: performance.now() + forMs };
-    if (this.#checked === mark) this.#checked = undefined;
-  }
-
   /** What was tried has not worked: a HAProxy that restarts now has to come up with what ran before. */
   async #putBack({ membership }: Desired): Promise<void> {
-    const text =
-      this.#good === undefined ? this.#inherited : renderConfig(this.#good.structure, membership).text;
-    if (text !== undefined) await this.#file.write(text);
+    const { good } = this.#chooser;
+    if (good !== undefined) await this.#file.write(renderParts(good.structure, membership).parts);
+    else if (this.#inherited !== undefined) await this.#file.write([Buffer.from(this.#inherited)]);
   }
 
   /** Starts HAProxy unless it runs. A daemon that has just started learns here whose HAProxy it is. */
   async #ensureRunning(chosen: Chosen, signal: AbortSignal): Promise<void> {
     await this.#makeDirectories();
     const startedAt = performance.now();
-    if ((await this.#process.ensure(signal)) === 'found') return;
+    if ((await this.#deps.process.ensure(signal)) === 'found') return;
     try {
       await this.#await((identity) => identity.mark === chosen.mark, signal);
     } catch (error) {
       signal.throwIfAborted();
-      if (this.#good !== undefined && this.#good.mark !== chosen.mark) {
-        this.#refuse(chosen.mark, messageOf(error), RETRY_REFUSED_MS);
+      const { good } = this.#chooser;
+      if (good !== undefined && good.mark !== chosen.mark) {
+        this.#chooser.refuse(chosen.mark, messageOf(error), RETRY_REFUSED_MS);
         await this.#putBack(chosen);
       }
       throw new TandemError('HAPROXY_UNREACHABLE', `HAProxy does not start: ${messageOf(error)}`, {
         cause: error,
       });
     }
-    this.#log.info({ ms: Math.round(performance.now() - startedAt) }, 'HAProxy serves');
+    this.#deps.log.info({ ms: Math.round(performance.now() - startedAt) }, 'HAProxy serves');
   }
 
-  async #converge(chosen: Chosen, first: Running, signal: AbortSignal): Promise<readonly Step[]> {
-    const taken: Step[] = [];
+  /** What runs, known beyond doubt. */
+  async #learn({ chosen, writing }: Work, signal: AbortSignal): Promise<RunningView> {
+    if (this.#view?.isInDoubt === true) {
+      const view = this.#view;
+      try {
+        await this.#read(view, chosen.membership, signal);
+        this.#tellHolds(view);
+        return view;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
+        this.#view = undefined;
+      }
+    }
+    if (this.#view !== undefined) return this.#view;
+    await writing;
+    await this.#ensureRunning(chosen, signal);
+    const view = new RunningView(await this.#reading(chosen.membership, signal));
+    this.#view = view;
+    this.#tellHolds(view);
+    return view;
+  }
+
+  /** @param taken gets every step that was taken */
+  async #converge(work: Work, taken: Step[], signal: AbortSignal): Promise<Applied> {
+    const { chosen } = work;
     let refusals = 0;
     for (let round = 0; round < MAX_ROUNDS; round += 1) {
-      const running = round === 0 ? first : await this.#workers.read(signal);
-      requireSupported(running.version);
-      const plan = planChanges(running, chosen);
-      if (plan.kind === 'reload') {
-        await this.#reload(plan.reason, running, chosen, signal);
+      const view = await this.#learn(work, signal);
+      const running = { ...view.identity, backends: view.backends };
+      const plan = planChanges(running, chosen, view.circumstances());
+      let { reload } = plan;
+      const withdrawn = await this.#routing.withdraw(chosen.routes, this.#worker(view.identity, signal));
+      const executed =
+        withdrawn.kind === 'done' ? await this.#execute(plan, view, chosen, signal) : withdrawn;
+      if (executed.kind === 'other-worker') {
+        this.#view = undefined;
         continue;
       }
-      const withdrawn = await this.#route('withdraw', chosen, running, signal);
-      if (withdrawn.kind === 'done' && plan.steps.length === 0) {
-        const completed = await this.#route('complete', chosen, running, signal);
-        if (completed.kind !== 'done') continue;
-        this.#applied = running;
-        return taken;
+      if (executed.kind === 'refused') {
+        view.doubt();
+        refusals += 1;
+        this.#deps.log.warn({ replies: executed.replies }, 'HAProxy refused a part of an update');
+        if (refusals < 2) continue;
+        reload = { kind: 'update-refused', replies: executed.replies };
+      } else {
+        taken.push(...plan.steps.filter((step) => !executed.untaken.includes(step)));
+        view.advance(plan, chosen.membership, executed.untaken);
+        this.#tellHolds(view);
       }
-      if (withdrawn.kind !== 'done') continue;
-      const executed = await this.#execute(plan.steps, running, signal);
-      if (executed.kind === 'done') taken.push(...plan.steps);
-      if (executed.kind !== 'refused') continue;
-      refusals += 1;
-      this.#log.warn({ replies: executed.replies }, 'HAProxy refused a part of an update');
-      if (refusals >= 2) {
-        await this.#reload({ kind: 'update-refused', replies: executed.replies }, running, chosen, signal);
+      if (reload === undefined) {
+        const completed = await this.#routing.complete(chosen.routes, this.#worker(view.identity, signal));
+        if (completed.kind === 'done') return { kind: 'done' };
+        if (completed.kind === 'other-worker') this.#view = undefined;
+        continue;
       }
+      const waitMs = this.#reloadedAt + MIN_RELOAD_INTERVAL_MS - performance.now();
+      if (waitMs > 0) return { kind: 'later', ms: Math.ceil(waitMs) };
+      await this.#reload(reload, view.identity, work, signal);
     }
     throw new TandemError('HAPROXY_UNREACHABLE', `HAProxy is not as desired after ${MAX_ROUNDS} rounds`);
   }
 
   #worker(identity: RunningIdentity, signal: AbortSignal): Worker {
-    const { incarnation } = identity;
-    return {
-      incarnation,
-      ask: (commands) => askWorker(this.#config.runtimeSocket, commands, identity, signal),
-    };
-  }
-
-  /** The part of the maps that comes before servers change, or after. */
-  async #route(
-    stage: 'withdraw' | 'complete',
-    { routes }: Chosen,
-    running: RunningIdentity,
-    signal: AbortSignal,
-  ): Promise<RoutingOutcome> {
-    try {
-      const outcome = await this.#routing[stage](routes, this.#worker(running, signal));
-      if (outcome.kind === 'done' && outcome.changes > 0)
-        this.#log.info({ stage, count: outcome.changes }, "updated HAProxy's maps");
-      if (outcome.kind === 'refused')
-        this.#log.warn({ replies: outcome.replies }, 'HAProxy refused a part of an update of its maps');
-      return outcome;
-    } catch (error) {
-      signal.throwIfAborted();
-      if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
-      return { kind: 'other-worker' };
-    }
+    return openWorker(this.#deps.config.runtimeSocket, identity, signal);
   }
 
   /** A worker that is on its way out has lost its place to another, which has not got these steps. */
-  async #execute(steps: readonly Step[], running: Running, signal: AbortSignal): Promise<Executed> {
+  async #execute(plan: Plan, view: RunningView, chosen: Chosen, signal: AbortSignal): Promise<Executed> {
+    if (plan.steps.length === 0) return { kind: 'done', untaken: [] };
+    const proxies = new Map(chosen.structure.proxies.map((proxy) => [proxy.name, proxy]));
+    for (const step of plan.steps) {
+      if (step.kind !== 'add') continue;
+      const proxy = proxies.get(step.backend);
+      if (proxy?.firstCheckMs === undefined || !isGated(proxy, step.server)) continue;
+      view.wait(step.backend, step.server.name, performance.now() + proxy.firstCheckMs);
+    }
+    // Until the answers are here, nobody knows what has been done.
+    view.doubt();
     try {
-      return await executeSteps(this.#config.runtimeSocket, steps, running, signal);
+      const executed = await executeSteps(this.#deps.config.runtimeSocket, plan.steps, view.identity, signal);
+      if (executed.kind === 'done') view.trust();
+      return executed;
     } catch (error) {
       signal.throwIfAborted();
       if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
@@ -342,13 +397,14 @@ class FileFirstApplier implements Applier {
   async #reload(
     reason: ReloadReason,
     before: RunningIdentity,
-    chosen: Chosen,
+    { chosen, writing }: Work,
     signal: AbortSignal,
   ): Promise<void> {
-    await sleep(Math.max(0, this.#reloadedAt + MIN_RELOAD_INTERVAL_MS - performance.now()), signal);
+    await writing;
     const startedAt = performance.now();
-    this.#log.info({ reason }, 'reloading HAProxy');
-    await this.#process.requestReload(signal);
+    this.#deps.log.info({ reason }, 'reloading HAProxy');
+    this.#view = undefined;
+    await this.#deps.process.requestReload(signal);
     try {
       await this.#await(
         (identity) => identity.incarnation !== before.incarnation && identity.mark === chosen.mark,
@@ -356,7 +412,7 @@ class FileFirstApplier implements Applier {
       );
     } catch (error) {
       signal.throwIfAborted();
-      this.#refuse(chosen.mark, messageOf(error), RETRY_FAILED_RELOAD_MS);
+      this.#chooser.refuse(chosen.mark, messageOf(error), RETRY_FAILED_RELOAD_MS);
       await this.#putBack(chosen);
       throw new TandemError(
         'HAPROXY_RELOAD_FAILED',
@@ -367,39 +423,34 @@ class FileFirstApplier implements Applier {
       this.#reloadedAt = performance.now();
     }
     this.#workers.replace(before.incarnation);
-    this.#log.info(
+    this.#deps.log.info(
       { reason: reason.kind, ms: Math.round(performance.now() - startedAt) },
       'reloaded HAProxy',
     );
   }
 
   async #await(isRight: (identity: RunningIdentity) => boolean, signal: AbortSignal): Promise<void> {
-    const giveUpAt = performance.now() + this.#config.reloadDeadlineMs;
+    const { reloadDeadlineMs } = this.#deps.config;
+    const giveUpAt = performance.now() + reloadDeadlineMs;
     for (;;) {
       try {
         if (isRight(await this.#workers.identity(signal))) return;
       } catch (error) {
         if (signal.aborted) throw error;
       }
-      if (!this.#process.isRunning()) throw new TandemError('HAPROXY_UNREACHABLE', 'it has ended');
-      if (performance.now() > giveUpAt) {
-        throw new TandemError(
-          'DEADLINE_EXCEEDED',
-          `no worker with it within ${this.#config.reloadDeadlineMs} ms`,
-        );
-      }
+      if (!this.#deps.process.isRunning()) throw new TandemError('HAPROXY_UNREACHABLE', 'it has ended');
+      if (performance.now() > giveUpAt)
+        throw new TandemError('DEADLINE_EXCEEDED', `no worker with it within ${reloadDeadlineMs} ms`);
       await sleep(POLL_MS, signal);
     }
   }
 }
 
+function isSameWorker(a: RunningIdentity, b: RunningIdentity): boolean {
+  return a.incarnation === b.incarnation && a.mark === b.mark;
+}
+
 function describeStep(step: Step): string {
   const name = step.kind === 'add' ? step.server.name : step.server;
   return `${step.kind} ${step.backend}/${name}`;
-}
-
-function messageAside(one: SetAside): string {
-  if ('service' in one) return 'set a service aside';
-  if ('sharedFrontend' in one) return 'set a shared frontend aside';
-  return 'portRange' in one ? 'set a port range aside' : 'set a section aside';
 }

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 
@@ -7,30 +8,60 @@ import { writeFileAtomic } from '@tandem/core';
 export interface ConfigFile {
   /** What stands there; undefined when nothing can be read. */
   read(): Promise<string | undefined>;
-  /** Makes the file this text, unless it is, whoever has touched it since. Creates the directory when it is gone. */
-  write(text: string): Promise<void>;
+  /**
+   * Makes the file what these parts are together, unless it is, whoever has touched it since. Creates the directory
+   * when it is gone. One write at a time: what comes while one runs waits for it.
+   */
+  write(parts: readonly Buffer[]): Promise<void>;
+  /** Whether nobody has touched the file since the last write. */
+  isIntact(): Promise<boolean>;
 }
 
 export function createConfigFile(file: string): ConfigFile {
-  let written: { readonly text: string; readonly stamp: string | undefined } | undefined;
+  let written: { readonly parts: readonly Buffer[]; readonly stamp: string | undefined } | undefined;
+  let writing: Promise<void> = Promise.resolve();
+
+  async function write(parts: readonly Buffer[]): Promise<void> {
+    if (written !== undefined && isSame(parts, written.parts) && (await isIntact())) return;
+    await writeFileAtomic(file, parts, { mode: 0o640 }).catch(async (error: unknown) => {
+      if (existsSync(path.dirname(file))) throw error;
+      await mkdir(path.dirname(file), { recursive: true, mode: 0o750 });
+      await writeFileAtomic(file, parts, { mode: 0o640 });
+    });
+    written = { parts, stamp: await stampOf(file) };
+  }
+  async function isIntact(): Promise<boolean> {
+    const stamp = await stampOf(file);
+    return stamp !== undefined && stamp === written?.stamp;
+  }
 
   return {
     read: () => readFile(file, 'utf8').catch(() => undefined),
-    async write(text) {
-      const stamp = await stampOf(file);
-      if (stamp !== undefined && stamp === written?.stamp && text === written.text) return;
-      if (stamp === undefined) await mkdir(path.dirname(file), { recursive: true, mode: 0o750 });
-      await writeFileAtomic(file, text, { mode: 0o640 });
-      written = { text, stamp: await stampOf(file) };
+    write(parts) {
+      const next = writing.then(() => write(parts));
+      writing = next.catch(() => {});
+      return next;
+    },
+    async isIntact() {
+      await writing;
+      return isIntact();
     },
   };
 }
 
+function isSame(a: readonly Buffer[], b: readonly Buffer[]): boolean {
+  return (
+    a.length === b.length && a.every((part, index) => part === b[index] || part.equals(b[index] ?? EMPTY))
+  );
+}
+
+const EMPTY = Buffer.alloc(0);
+
 /** Changes whenever a file is replaced or written to; undefined when there is none. */
 async function stampOf(file: string): Promise<string | undefined> {
   try {
-    const { ino, size, mtimeMs } = await stat(file);
-    return `${ino} ${size} ${mtimeMs}`;
+    const { ino, size, mtimeMs, ctimeMs } = await stat(file);
+    return `${ino} ${size} ${mtimeMs} ${ctimeMs}`;
   } catch {
     return undefined;
   }

@@ -4,7 +4,7 @@ import type { HaproxyConfig } from '../config/haproxy.ts';
 import type { Offers } from '../output.ts';
 import { createLayout } from './layout.ts';
 import type { Routes } from './maps.ts';
-import { buildMembership, type Membership } from './membership.ts';
+import { createMembershipBuilder, type Membership } from './membership.ts';
 import { placeMembership, type Spares } from './ports.ts';
 import type { Structure } from './structure.ts';
 
@@ -31,11 +31,11 @@ export function createDesiredBuilder(
   readonly unplaced: ReadonlyMap<string, string>;
 } {
   const layOut = createLayout(config, spares);
+  const buildMembership = createMembershipBuilder();
   return (offers) => {
-    const { structure, assignment, routes, unplaced } = layOut(
-      [...offers.values()].map(({ service }) => service),
-    );
-    const { membership, rejected } = buildMembership(offers);
+    const services = [...offers.values()].map(({ service }) => service);
+    const { structure, assignment, placements, routes, unplaced } = layOut(services);
+    const { membership, rejected } = buildMembership(offers, placements);
     const placed = placeMembership(membership, structure.portRanges, assignment);
     return { desired: { structure, membership: placed, routes }, rejected, unplaced };
   };

@@ -4,11 +4,10 @@ import type { Applier } from './apply.ts';
 import type { Desired } from './desired.ts';
 
 const WATCH_MS = 250;
-const FULL_CHECK_MS = 10_000;
 
 /**
- * Keeps HAProxy as desired until the signal is aborted: applies what is new, looks every 250 ms whether the worker is
- * still the same, and compares everything every 10 s. Failures are logged and tried again; they never end the loop.
+ * Keeps HAProxy as desired until the signal is aborted: applies what is new, and looks every 250 ms whether the file
+ * and HAProxy are still as they were left. Failures are logged and tried again; they never end the loop.
  */
 export async function keepApplied(deps: {
   applier: Applier;
@@ -22,20 +21,26 @@ export async function keepApplied(deps: {
   const { applier, changes, log, signal } = deps;
   const backoff = createBackoff({ baseMs: 100, maxMs: 5_000 });
   const timer = setInterval(deps.look, WATCH_MS);
+  let later: NodeJS.Timeout | undefined;
   let applied: Desired | undefined;
-  let appliedAt = -Infinity;
   try {
     for await (const _ of changes) {
       const desired = deps.desired();
       if (desired === undefined) continue;
       try {
-        const isDue = desired !== applied || performance.now() - appliedAt > FULL_CHECK_MS;
-        if (!isDue && (await applier.isUndisturbed(signal))) continue;
-        if (!isDue) log.warn({}, 'HAProxy is not the one that was left, looking after it');
-        await applier.apply(desired, signal);
-        applied = desired;
-        appliedAt = performance.now();
+        const seen = desired === applied ? await applier.look(signal) : 'due';
+        if (seen === 'as-left') continue;
+        if (seen === 'disturbed') log.warn({}, 'HAProxy is not as it was left, looking after it');
+        const outcome = await applier.apply(desired, signal);
         backoff.reset();
+        if (outcome.kind === 'later') {
+          // What comes meanwhile is part of it.
+          applied = undefined;
+          clearTimeout(later);
+          later = setTimeout(deps.look, outcome.ms);
+          continue;
+        }
+        applied = desired;
         deps.onApplied();
       } catch (error) {
         if (signal.aborted) return;
@@ -51,5 +56,6 @@ export async function keepApplied(deps: {
     }
   } finally {
     clearInterval(timer);
+    clearTimeout(later);
   }
 }

@@ -1,13 +1,24 @@
 import type { DiscoveredService } from '../config/discover.ts';
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import { buildRoutes, type Routes } from './maps.ts';
-import { type Assignment, assignSpares, noSpares, placeService, type Spares } from './ports.ts';
+import {
+  type Assignment,
+  assignSpares,
+  noSpares,
+  type Placement,
+  placementOf,
+  placeService,
+  type Spares,
+} from './ports.ts';
+import { withoutIdleOptions } from './server-options.ts';
 import { buildStructure, type Structure } from './structure.ts';
 
 /** Everything that follows from which services there are, whatever their instances. */
 export interface Layout {
   readonly structure: Structure;
   readonly assignment: Assignment;
+  /** By service; nothing for those that no backend serves. */
+  readonly placements: ReadonlyMap<string, Placement>;
   readonly routes: Routes;
   /** Services that are served nowhere, with the reason and what to do about it. */
   readonly unplaced: ReadonlyMap<string, string>;
@@ -33,13 +44,27 @@ export function createLayout(
     const assignment = assignSpares(config, services, spares);
     spares = assignment.spares;
     layout = {
-      structure: buildStructure(config, services),
+      structure: withoutIdleOptions(buildStructure(config, services)),
       assignment,
+      placements: findPlacements(config, services, assignment),
       routes: buildRoutes(config, services, assignment),
       unplaced: findUnplaced(config, services, assignment),
     };
     return layout;
   };
+}
+
+function findPlacements(
+  config: HaproxyConfig,
+  services: readonly DiscoveredService[],
+  assignment: Assignment,
+): ReadonlyMap<string, Placement> {
+  return new Map(
+    services.flatMap((service) => {
+      const placement = placementOf(service, placeService(config, service), assignment);
+      return placement === undefined ? [] : [[service.service, placement] as const];
+    }),
+  );
 }
 
 function findUnplaced(

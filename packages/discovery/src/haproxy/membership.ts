@@ -1,106 +1,224 @@
 import { isIP, SocketAddress } from 'node:net';
 
-import type { Instance, Rejection } from '@tandem/core';
+import { type Instance, type InstanceId, instanceId, type Rejection } from '@tandem/core';
 
-import type { Offers } from '../output.ts';
+import { INSTANCE_OPTIONS, type InstanceOption } from '../config/discover.ts';
+import type { HoldKind, Offer, Offers } from '../output.ts';
+import type { Placement } from './ports.ts';
+import { parseServerOptions } from './server-options.ts';
 import type { Structure } from './structure.ts';
 
-/** A name that HAProxy takes in its file and on its command line as one harmless word. Made only by `serverName`. */
+/** A name that HAProxy takes in its file and on its command line as one harmless word. Made only here. */
 export type ServerName = string & { readonly brand: 'ServerName' };
 
-/** One server line. Everything about it is spelled out: dynamic servers inherit nothing from `default-server`. */
-export interface Server {
-  readonly name: ServerName;
-  /** Stable for a name, the same on every host, so that consistent hashes agree (HAProxy reference 1.4). */
+/** HAProxy's words for a server in rotation and out of it. */
+export type ServerState = 'ready' | HoldKind;
+
+/** A server as HAProxy reports it. */
+export interface ReportedServer {
+  readonly name: string;
   readonly id: number;
   /** Canonical IP literal */
   readonly address: string;
   readonly port: number;
   /** 0 to 256 */
   readonly weight: number;
+  readonly state: ServerState;
+}
+
+/**
+ * One server line. Everything about it is spelled out: dynamic servers inherit nothing from `default-server`. Servers
+ * with one name are equal but for weight and state: what else would differ is a part of the name.
+ */
+export interface Server extends ReportedServer {
+  readonly name: ServerName;
+  /** Stable for a name, the same on every host, so that consistent hashes agree (HAProxy reference 1.4). */
+  readonly id: number;
+  /** Not ready only while an operator holds it. */
+  readonly state: ServerState;
+  /** Beside those of its backend; canonical. */
+  readonly options: string;
 }
 
 /** The servers of every backend: what the runtime API changes. A backend that is not in it is left as it is. */
 export type Membership = ReadonlyMap<string, readonly Server[]>;
 
-/** The servers of every known service, and what had to be set aside because HAProxy must never see it. */
-export function buildMembership(offers: Offers): {
-  membership: Membership;
-  rejected: ReadonlyMap<string, readonly Rejection[]>;
-} {
-  const membership = new Map<string, readonly Server[]>();
-  const rejected = new Map<string, readonly Rejection[]>();
-  for (const [service, { instances }] of offers) {
-    if (instances === undefined) continue;
-    const { servers, rejections } = toServers(instances);
-    membership.set(service, servers);
-    if (rejections.length > 0) rejected.set(service, rejections);
-  }
-  return { membership, rejected };
+export interface BuiltMembership {
+  readonly membership: Membership;
+  /** What had to be set aside because HAProxy must never see it, by service. */
+  readonly rejected: ReadonlyMap<string, readonly Rejection[]>;
 }
 
-/** What HAProxy reports of a server, as far as it can be taken over. */
-export interface ReportedServer {
-  readonly name: string;
-  readonly id: number;
-  readonly address: string;
-  readonly port: number;
-  readonly weight: number;
-  readonly inRotation: boolean;
+interface BuiltServers {
+  readonly servers: readonly Server[];
+  readonly rejections: readonly Rejection[];
 }
 
-/** The membership, completed from what HAProxy has for the backends that it says nothing of. */
-export function adoptServers(
-  desired: { structure: Structure; membership: Membership },
-  reported: ReadonlyMap<string, ReadonlyMap<string, ReportedServer>>,
-): Membership {
-  const membership = new Map(desired.membership);
-  for (const { name: backend } of desired.structure.proxies) {
-    if (membership.has(backend)) continue;
-    const servers = [...(reported.get(backend)?.values() ?? [])]
-      .filter((server) => server.inRotation && SERVER_NAME.test(server.name) && isIP(server.address) !== 0)
-      .map(({ name, id, address, port, weight }) => ({
-        name: name as ServerName,
-        id,
-        address,
-        port,
-        weight,
-      }));
-    if (servers.length > 0) membership.set(backend, servers);
+/**
+ * Turns offers into the servers of every known service. Pure but for its memory: equal records give the same servers,
+ * and services in which nothing has changed the same arrays.
+ */
+export function createMembershipBuilder(): (
+  offers: Offers,
+  placements?: ReadonlyMap<string, Pick<Placement, 'extraOptions'>>,
+) => BuiltMembership {
+  const builders = new Map<
+    string,
+    {
+      accepted: readonly InstanceOption[];
+      extraOptions: string;
+      build: (offer: KnownOffer) => BuiltServers;
+    }
+  >();
+  return (offers, placements) => {
+    const membership = new Map<string, readonly Server[]>();
+    const rejected = new Map<string, readonly Rejection[]>();
+    for (const [name, offer] of offers) {
+      const accepted = offer.service.config.instanceOptions;
+      const extraOptions = placements?.get(name)?.extraOptions ?? '';
+      let builder = builders.get(name);
+      if (builder?.extraOptions !== extraOptions || !isSame(builder.accepted, accepted)) {
+        builder = { accepted, extraOptions, build: createServersBuilder(accepted, extraOptions) };
+        builders.set(name, builder);
+      }
+      const { instances, holds } = offer;
+      if (instances === undefined) continue;
+      const { servers, rejections } = builder.build({ instances, holds });
+      membership.set(name, servers);
+      if (rejections.length > 0) rejected.set(name, rejections);
+    }
+    for (const name of builders.keys()) if (!offers.has(name)) builders.delete(name);
+    return { membership, rejected };
+  };
+}
+
+/** The servers of every known service, without a memory. */
+export function buildMembership(offers: Offers): BuiltMembership {
+  return createMembershipBuilder()(offers);
+}
+
+type KnownOffer = Pick<Offer, 'holds'> & { readonly instances: readonly Instance[] };
+
+/** @param extraOptions what every server has as options of its own, because its backend is nobody's in particular */
+function createServersBuilder(
+  accepted: readonly InstanceOption[],
+  extraOptions: string,
+): (offer: KnownOffer) => BuiltServers {
+  const translated = new WeakMap<Instance, Translated>();
+  /** Servers that differ from what their records say, as they were last time. */
+  let variants = new Map<Server, Server>();
+  let last: (KnownOffer & BuiltServers) | undefined;
+
+  function translate(instance: Instance): Translated {
+    let known = translated.get(instance);
+    if (known === undefined) translated.set(instance, (known = toServer(instance, accepted, extraOptions)));
+    return known;
   }
-  return membership;
+
+  return (offer) => {
+    if (last !== undefined && last.instances === offer.instances && isSameMap(last.holds, offer.holds))
+      return last;
+    const byName = new Map<ServerName, Server>();
+    const held = new Map<ServerName, HoldKind>();
+    const rejections: Rejection[] = [];
+    for (const instance of offer.instances) {
+      const { server, rejection } = translate(instance);
+      if (rejection !== undefined) rejections.push(rejection);
+      if (server === undefined || byName.has(server.name)) continue;
+      byName.set(server.name, server);
+      const hold = offer.holds.size === 0 ? undefined : offer.holds.get(instanceId(instance));
+      if (hold !== undefined) held.set(server.name, hold);
+    }
+    const taken = new Set<number>();
+    const used = new Map<Server, Server>();
+    const servers = [...byName.values()].sort(byServerName).map((server): Server => {
+      const id = freeId(server.id, taken);
+      const state: ServerState = held.get(server.name) ?? 'ready';
+      if (id === server.id && state === server.state) return server;
+      const before = variants.get(server);
+      const variant = before?.id === id && before.state === state ? before : { ...server, id, state };
+      used.set(server, variant);
+      return variant;
+    });
+    variants = used;
+    const before = last?.servers ?? [];
+    const built = { ...offer, servers: isSame(before, servers) ? before : servers, rejections };
+    last = built;
+    return built;
+  };
+}
+
+function byServerName(a: Server, b: Server): number {
+  return a.name < b.name ? -1 : 1;
+}
+
+function isSame(a: readonly unknown[], b: readonly unknown[]): boolean {
+  return a === b || (a.length === b.length && a.every((item, index) => item === b[index]));
+}
+
+function isSameMap(a: ReadonlyMap<InstanceId, HoldKind>, b: ReadonlyMap<InstanceId, HoldKind>): boolean {
+  return a === b || (a.size === b.size && [...a].every(([key, value]) => b.get(key) === value));
 }
 
 const MAX_WEIGHT = 256;
 const SERVER_NAME = /^[A-Za-z0-9_.:-]{1,128}$/;
 
-function toServers(instances: readonly Instance[]): { servers: Server[]; rejections: Rejection[] } {
-  const byName = new Map<ServerName, Omit<Server, 'id'>>();
-  const rejections: Rejection[] = [];
-  for (const instance of instances) {
-    const endpoint = toEndpoint(instance);
-    if ('reason' in endpoint)
-      rejections.push({ place: instance.name.slice(0, 128), reason: endpoint.reason });
-    else if (!byName.has(endpoint.name)) byName.set(endpoint.name, endpoint);
-  }
-  const taken = new Set<number>();
-  const servers = [...byName.values()]
-    .toSorted((a, b) => (a.name < b.name ? -1 : 1))
-    .map((endpoint) => ({ ...endpoint, id: freeId(endpoint.name, taken) }));
-  return { servers, rejections };
+interface Translated {
+  readonly server: Server | undefined;
+  readonly rejection: Rejection | undefined;
 }
 
 /**
- * `<name>_<address>:<port>`, as Synapse names servers. Registry text is hostile: an address that is not a plain IP
- * literal would be looked up or expanded by HAProxy, a name with other characters could become another line of its
- * file or another command (HAProxy reference 6.1 and 6.2). Such an instance is set aside.
+ * A record as a server, ready, with the id that it has unless another one has it, too. Its name is
+ * `<name>_<address>:<port>`, as Synapse names servers, and a mark of its own options if it has any: the same name
+ * always means the same line. Registry text is hostile: an address that is not a plain IP literal would be looked up
+ * or expanded by HAProxy, a name with other characters could become another line of its file or another command
+ * (HAProxy reference 6.1 and 6.2). Such an instance is set aside.
  */
+function toServer(instance: Instance, accepted: readonly InstanceOption[], extraOptions: string): Translated {
+  const place = instance.name.slice(0, 128);
+  const endpoint = toEndpoint(instance);
+  if ('reason' in endpoint) return { server: undefined, rejection: { place, reason: endpoint.reason } };
+  const own = ownOptions(instance, endpoint.name, accepted, extraOptions);
+  const name = own.text === '' ? endpoint.name : markedName(endpoint.name, own.text);
+  const weight = Math.max(0, Math.min(own.weight ?? instance.weight ?? 1, MAX_WEIGHT));
+  const { address, port } = endpoint;
+  return {
+    server: { name, id: idOf(name), address, port, weight, state: 'ready', options: own.text },
+    rejection:
+      own.complaints.length === 0
+        ? undefined
+        : { place, reason: `haproxy_server_options: ${own.complaints.slice(0, 3).join(', ')}` },
+  };
+}
+
+function ownOptions(
+  { haproxyServerOptions }: Instance,
+  name: ServerName,
+  accepted: readonly InstanceOption[],
+  extraOptions: string,
+) {
+  const said = parseServerOptions(haproxyServerOptions ?? '', accepted);
+  // The last of two equal words counts: what the instance says of itself.
+  const own = { ...said, text: `${extraOptions} ${said.text}`.trim() };
+  if (own.text === '' || SERVER_NAME.test(markedName(name, own.text))) return own;
+  return { ...own, text: '', complaints: [...own.complaints, 'the name is too long for options beside it'] };
+}
+
+function markedName(name: ServerName, options: string): ServerName {
+  return `${name}:${markOf(options)}` as ServerName;
+}
+
+/** Eight digits, so that they are never taken for a port. */
+function markOf(options: string): string {
+  return fnv(options).toString(16).padStart(8, '0');
+}
+
 function toEndpoint({
   name,
   host,
   port,
-  weight = 1,
-}: Instance): Omit<Server, 'id'> | { readonly reason: string } {
+}: Instance): { name: ServerName; address: string; port: number } | { readonly reason: string } {
   const address = canonicalAddress(host);
   if (address === undefined) return { reason: 'the host is not an IPv4 or IPv6 address' };
   if (address === '0.0.0.0' || address === '::')
@@ -108,7 +226,7 @@ function toEndpoint({
   const text = name === '' ? `${address}:${port}` : `${name}_${address}:${port}`;
   if (!SERVER_NAME.test(text))
     return { reason: 'the name holds characters other than letters, digits and _.:-, or is too long' };
-  return { name: text as ServerName, address, port, weight: Math.max(0, Math.min(weight, MAX_WEIGHT)) };
+  return { name: text as ServerName, address, port };
 }
 
 /** Whether HAProxy may be told of it. */
@@ -128,19 +246,81 @@ export function canonicalAddress(host: string): string | undefined {
   }
 }
 
-/** FNV-1a folded to 31 bits (HAProxy takes 1 to 2^31-1), with linear probing. */
-function freeId(name: string, taken: Set<number>): number {
+/** FNV-1a of ASCII text, 32 bits. */
+function fnv(text: string): number {
   let hash = 2_166_136_261;
-  for (const byte of Buffer.from(name)) hash = Math.imul(hash ^ byte, 16_777_619);
-  let id = hash & 0x7fff_ffff || 1;
+  for (let index = 0; index < text.length; index += 1)
+    hash = Math.imul(hash ^ text.charCodeAt(index), 16_777_619);
+  return hash >>> 0;
+}
+
+/** HAProxy takes 1 to 2^31-1. */
+function idOf(name: ServerName): number {
+  return fnv(name) & 0x7fff_ffff || 1;
+}
+
+function freeId(wanted: number, taken: Set<number>): number {
+  let id = wanted;
   while (taken.has(id)) id = id === 0x7fff_ffff ? 1 : id + 1;
   taken.add(id);
   return id;
 }
 
+/**
+ * The membership, completed from what HAProxy has for the backends that it says nothing of. HAProxy does not tell the
+ * own options of its servers: they are those it was left with, or else those in the file that it was started with.
+ */
+export function adoptServers(
+  desired: { structure: Structure; membership: Membership },
+  reported: ReadonlyMap<string, readonly ReportedServer[]>,
+  left: Membership = new Map(),
+  optionsInFile: ReadonlyMap<string, string> = new Map(),
+): Membership {
+  const membership = new Map(desired.membership);
+  for (const { name: backend } of desired.structure.proxies) {
+    if (membership.has(backend)) continue;
+    const before = left.get(backend) ?? [];
+    const known = new Map<string, Server>(before.map((server) => [server.name, server]));
+    const servers = (reported.get(backend) ?? [])
+      .filter(
+        ({ name, address, state }) => state === 'ready' && SERVER_NAME.test(name) && isIP(address) !== 0,
+      )
+      .map((server): Server => {
+        const kept = known.get(server.name);
+        if (kept?.weight === server.weight && kept.id === server.id && kept.state === server.state)
+          return kept;
+        const { name, id, address, port, weight, state } = server;
+        const options = kept?.options ?? optionsInFile.get(name) ?? '';
+        return { name: name as ServerName, id, address, port, weight, state, options };
+      })
+      .sort(byServerName);
+    if (servers.length > 0) membership.set(backend, isSame(before, servers) ? before : servers);
+  }
+  return membership;
+}
+
+const MARK = /:([0-9a-f]{8})$/;
+
+/** The own options of the servers in a file that Tandem wrote: their names say how they must read. */
+export function optionsInFile(text: string): ReadonlyMap<string, string> {
+  const found = new Map<string, string>();
+  for (const line of text.split('\n')) {
+    const [keyword, name = '', ...words] = line.trim().split(' ');
+    const mark = keyword === 'server' ? MARK.exec(name)?.[1] : undefined;
+    if (mark === undefined) continue;
+    const end = words.at(-1) === 'disabled' ? -1 : words.length;
+    for (let start = 1; start < words.length; start += 1) {
+      const options = words.slice(start, end).join(' ');
+      if (markOf(options) === mark && parseServerOptions(options, INSTANCE_OPTIONS).text === options)
+        found.set(name, options);
+    }
+  }
+  return found;
+}
+
 /** `10.0.0.1:80` or `[::1]:80` as HAProxy writes addresses. */
 export function serverAddress({ address, port }: Pick<Server, 'address' | 'port'>): string {
-  return isIP(address) === 6 ? `[${address}]:${port}` : `${address}:${port}`;
+  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
 }
 
 /**
@@ -148,18 +328,10 @@ export function serverAddress({ address, port }: Pick<Server, 'address' | 'port'
  * dynamic servers of 2.6 and 2.8 would start without them and never reuse a connection (HAProxy reference 1.4).
  */
 export function serverArguments(
-  { id, weight }: Pick<Server, 'id' | 'weight'>,
+  { id, weight, options }: Pick<Server, 'id' | 'weight' | 'options'>,
   serverOptions: string,
 ): string {
   const fixed = `id ${id} weight ${weight} pool-purge-delay 5s pool-max-conn -1`;
-  return serverOptions === '' ? fixed : `${fixed} ${serverOptions}`;
-}
-
-/** What has to be switched on for a new server, because HAProxy does so only for those in its file. */
-export function checksOf(serverOptions: string): ('health' | 'agent')[] {
-  const words = serverOptions.split(' ');
-  return [
-    ...(words.includes('check') ? ['health' as const] : []),
-    ...(words.includes('agent-check') ? ['agent' as const] : []),
-  ];
+  const shared = serverOptions === '' ? fixed : `${fixed} ${serverOptions}`;
+  return options === '' ? shared : `${shared} ${options}`;
 }

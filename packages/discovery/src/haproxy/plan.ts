@@ -1,5 +1,7 @@
-import type { Membership, ReportedServer, Server } from './membership.ts';
-import type { Structure } from './structure.ts';
+import type { Membership, ReportedServer, Server, ServerState } from './membership.ts';
+import { checksOf, staticLine } from './server-options.ts';
+import type { Proxy, Structure } from './structure.ts';
+import { type Abilities, abilitiesOf, staticOption } from './versions.ts';
 
 /** One change of a running HAProxy. */
 export type Step =
@@ -7,74 +9,252 @@ export type Step =
       readonly kind: 'add';
       readonly backend: string;
       readonly server: Server;
+      /** Those of its backend. */
       readonly serverOptions: string;
+      /** What it becomes now: `maint` is how HAProxy adds every server. */
+      readonly state: ServerState;
     }
-  | { readonly kind: 'ready'; readonly backend: string; readonly server: string }
   | { readonly kind: 'weight'; readonly backend: string; readonly server: string; readonly weight: number }
-  | { readonly kind: 'drain'; readonly backend: string; readonly server: string };
+  | { readonly kind: ServerState; readonly backend: string; readonly server: string }
+  /** HAProxy may refuse it as long as a connection is left: then the server stays, in maintenance. */
+  | { readonly kind: 'delete'; readonly backend: string; readonly server: string };
 
-/** Why HAProxy has to start a new worker. Never for membership alone. */
+/** Why HAProxy has to start a new worker. Never for membership that can be changed at run time. */
 export type ReloadReason =
   | { readonly kind: 'structure-changed'; readonly running: string; readonly wanted: string }
+  | {
+      readonly kind: 'option-not-dynamic';
+      readonly option: string;
+      readonly backend: string;
+      readonly version: string;
+    }
+  | { readonly kind: 'backend-not-dynamic'; readonly line: string; readonly backend: string }
   | { readonly kind: 'server-moved'; readonly backend: string; readonly server: string }
   | { readonly kind: 'too-many-tombstones'; readonly backend: string; readonly count: number }
   | { readonly kind: 'update-refused'; readonly replies: readonly string[] };
 
-export type Plan =
-  | { readonly kind: 'update'; readonly steps: readonly Step[] }
-  | { readonly kind: 'reload'; readonly reason: ReloadReason };
+/** The servers of every backend of a running HAProxy, its own records and those of the catalog mixed. */
+export type RunningBackends = ReadonlyMap<string, readonly ReportedServer[]>;
 
-/** A drained server costs about 5.5 KB until the next reload. */
-const MAX_TOMBSTONES = 200;
+export interface Plan {
+  readonly steps: readonly Step[];
+  /** The backends that were planned, as they are once every step is taken. Servers as wanted are the wanted objects. */
+  readonly outcome: RunningBackends;
+  /** Needed for what no step can do. */
+  readonly reload: ReloadReason | undefined;
+}
+
+/** What is to be considered beside what runs and what is wanted: servers, each as `BACKEND/SERVER`. */
+export interface Circumstances {
+  /** Added, and waiting in maintenance for HAProxy's own first check. */
+  readonly waiting: ReadonlySet<string>;
+  /** Put into drain or maintenance by somebody else, whose will is respected. */
+  readonly left: ReadonlySet<string>;
+  /** Out of rotation, and without a session for long enough. */
+  readonly quiet: ReadonlySet<string>;
+  /** Whether a backend has been planned before, from these two, and nothing was left to do. */
+  readonly isSettled: (
+    backend: string,
+    present: readonly ReportedServer[],
+    wanted: readonly Server[],
+  ) => boolean;
+}
+
+export const ORDINARY: Circumstances = {
+  waiting: new Set(),
+  left: new Set(),
+  quiet: new Set(),
+  isSettled: () => false,
+};
+
+/** How steps and circumstances name a server. */
+export function addressOf(backend: string, server: string): string {
+  return `${backend}/${server}`;
+}
 
 /**
- * What brings a running HAProxy to the desired state. Equal states need no step. Adds, revivals and weights come
- * before every drain, so that a backend never passes through empty; backends that are not in `membership`, and those
- * that are not in the structure, are left alone.
+ * What brings a running HAProxy to the desired state. Equal states need no step. Whatever brings traffic comes before
+ * whatever takes it away, so that a backend never passes through empty; backends that are not in `membership`, and
+ * those that are not in the structure, are left alone.
  */
 export function planChanges(
-  running: { mark: string; backends: ReadonlyMap<string, ReadonlyMap<string, ReportedServer>> },
+  running: { mark: string; version: string; backends: RunningBackends },
   desired: { mark: string; structure: Structure; membership: Membership },
+  circumstances: Circumstances = ORDINARY,
 ): Plan {
   if (running.mark !== desired.mark) {
-    return {
-      kind: 'reload',
-      reason: { kind: 'structure-changed', running: running.mark, wanted: desired.mark },
-    };
+    const reload = { kind: 'structure-changed', running: running.mark, wanted: desired.mark } as const;
+    return { steps: [], outcome: new Map(), reload };
   }
+  const abilities = abilitiesOf(running.version);
   const gains: Step[] = [];
-  const drains: Step[] = [];
+  const losses: Step[] = [];
+  const outcome = new Map<string, readonly ReportedServer[]>();
+  let reload: ReloadReason | undefined;
   for (const proxy of desired.structure.proxies) {
     const wanted = desired.membership.get(proxy.name);
     if (wanted === undefined) continue;
-    const present = running.backends.get(proxy.name) ?? new Map<string, ReportedServer>();
-    for (const server of wanted) {
-      const found = present.get(server.name);
-      if (found === undefined)
-        gains.push({ kind: 'add', backend: proxy.name, server, serverOptions: proxy.serverOptions });
-      else if (found.address !== server.address || found.port !== server.port) {
-        return { kind: 'reload', reason: { kind: 'server-moved', backend: proxy.name, server: server.name } };
-      } else gains.push(...planServer(proxy.name, found, server));
-    }
-    const names = new Set<string>(wanted.map((server) => server.name));
-    const unwanted = [...present.values()].filter((server) => !names.has(server.name));
-    for (const server of unwanted) {
-      if (server.inRotation) drains.push({ kind: 'drain', backend: proxy.name, server: server.name });
-    }
-    if (unwanted.length > MAX_TOMBSTONES) {
-      return {
-        kind: 'reload',
-        reason: { kind: 'too-many-tombstones', backend: proxy.name, count: unwanted.length },
-      };
+    const present = running.backends.get(proxy.name) ?? [];
+    if (circumstances.isSettled(proxy.name, present, wanted)) continue;
+    const plan = planBackend(proxy, { present, wanted, abilities, circumstances });
+    if (plan.kind === 'reload') reload ??= reasonFor(plan, running.version);
+    else {
+      gains.push(...plan.gains);
+      losses.push(...plan.losses);
+      outcome.set(proxy.name, plan.outcome);
     }
   }
-  return { kind: 'update', steps: [...gains, ...drains] };
+  return { steps: [...gains, ...losses], outcome, reload };
 }
 
-function planServer(backend: string, found: ReportedServer, wanted: Server): Step[] {
+/** Whether a step takes traffic from a server, or the server itself away. */
+export function isLoss(step: Step): boolean {
+  return step.kind === 'drain' || step.kind === 'maint' || step.kind === 'delete';
+}
+
+/** Whether a server of this backend has to wait for its first check. */
+export function isGated(proxy: Proxy, server: Server): boolean {
+  return (
+    proxy.firstCheckMs !== undefined &&
+    checksOf(`${proxy.serverOptions} ${server.options}`).includes('health')
+  );
+}
+
+type BackendPlan =
+  | {
+      readonly kind: 'update';
+      readonly gains: readonly Step[];
+      readonly losses: readonly Step[];
+      readonly outcome: readonly ReportedServer[];
+    }
+  | { readonly kind: 'reload'; readonly reason: UnversionedReason };
+
+type UnversionedReason =
+  | Exclude<ReloadReason, { kind: 'option-not-dynamic' }>
+  | Omit<Extract<ReloadReason, { kind: 'option-not-dynamic' }>, 'version'>;
+
+function reasonFor({ reason }: { reason: UnversionedReason }, version: string): ReloadReason {
+  return reason.kind === 'option-not-dynamic' ? { ...reason, version } : reason;
+}
+
+interface BackendScene {
+  readonly present: readonly ReportedServer[];
+  readonly wanted: readonly Server[];
+  readonly abilities: Abilities;
+  readonly circumstances: Circumstances;
+}
+
+function planBackend(proxy: Proxy, scene: BackendScene): BackendPlan {
+  const { present, wanted, abilities, circumstances } = scene;
+  const others = new Map(present.map((server) => [server.name, server]));
+  const gains: Step[] = [];
+  const losses: Step[] = [];
+  const outcome: ReportedServer[] = [];
+  let isAnyWaiting = false;
+  let isAnyServing = false;
+  for (const server of wanted) {
+    const found = others.get(server.name);
+    others.delete(server.name);
+    const planned = found === server ? KEPT : planMember(proxy, found, server, scene);
+    if (planned.reason !== undefined) return { kind: 'reload', reason: planned.reason };
+    for (const step of planned.steps) (isLoss(step) ? losses : gains).push(step);
+    const state = planned.state ?? server.state;
+    outcome.push(state === server.state ? server : { ...server, state });
+    isAnyServing ||= state === 'ready';
+    isAnyWaiting ||= planned.isWaiting === true;
+  }
+  // Nobody else serves before the first check of those that wait: who leaves stays until then.
+  const canDrain = isAnyServing || !isAnyWaiting;
+  const rest = planOthers(proxy.name, [...others.values()], { canDrain, abilities, circumstances });
+  const count = rest.outcome.length;
+  if (count > abilities.maxTombstones)
+    return { kind: 'reload', reason: { kind: 'too-many-tombstones', backend: proxy.name, count } };
+  return {
+    kind: 'update',
+    gains,
+    losses: [...losses, ...rest.losses],
+    outcome: count === 0 && isSame(outcome, wanted) ? wanted : [...outcome, ...rest.outcome],
+  };
+}
+
+function isSame(a: readonly unknown[], b: readonly unknown[]): boolean {
+  return a.length === b.length && a.every((item, index) => item === b[index]);
+}
+
+/** What becomes of servers that have no place in the catalog. */
+function planOthers(
+  backend: string,
+  others: readonly ReportedServer[],
+  {
+    canDrain,
+    abilities,
+    circumstances,
+  }: { canDrain: boolean; abilities: Abilities; circumstances: Circumstances },
+): { readonly losses: readonly Step[]; readonly outcome: readonly ReportedServer[] } {
+  const losses: Step[] = [];
+  const outcome: ReportedServer[] = [];
+  for (const server of others) {
+    const isQuiet = abilities.deletesDrained && circumstances.quiet.has(addressOf(backend, server.name));
+    if (server.state !== 'ready' && isQuiet) {
+      losses.push({ kind: 'delete', backend, server: server.name });
+    } else if (server.state === 'ready' && canDrain) {
+      losses.push({ kind: 'drain', backend, server: server.name });
+      outcome.push({ ...server, state: 'drain' });
+    } else outcome.push(server);
+  }
+  return { losses, outcome };
+}
+
+interface PlannedMember {
+  readonly steps: readonly Step[];
+  /** What it is for the time being, unless what is wanted of it. */
+  readonly state?: ServerState;
+  /** For its first check. */
+  readonly isWaiting?: boolean;
+  readonly reason?: UnversionedReason;
+}
+
+const KEPT: PlannedMember = { steps: [] };
+
+function planMember(
+  proxy: Proxy,
+  found: ReportedServer | undefined,
+  server: Server,
+  { abilities, circumstances }: BackendScene,
+): PlannedMember {
+  const backend = proxy.name;
+  if (found === undefined) {
+    const reason = whyNotAdded(proxy, server, abilities);
+    if (reason !== undefined) return { steps: [], reason };
+    const state = server.state === 'ready' && isGated(proxy, server) ? 'maint' : server.state;
+    return {
+      steps: [{ kind: 'add', backend, server, serverOptions: proxy.serverOptions, state }],
+      state,
+      isWaiting: state !== server.state,
+    };
+  }
+  if (found.address !== server.address || found.port !== server.port)
+    return { steps: [], reason: { kind: 'server-moved', backend, server: server.name } };
   const steps: Step[] = [];
-  if (found.weight !== wanted.weight)
-    steps.push({ kind: 'weight', backend, server: wanted.name, weight: wanted.weight });
-  if (!found.inRotation) steps.push({ kind: 'ready', backend, server: wanted.name });
-  return steps;
+  if (found.weight !== server.weight) {
+    const line = staticLine(proxy);
+    if (line !== undefined) return { steps, reason: { kind: 'backend-not-dynamic', backend, line } };
+    steps.push({ kind: 'weight', backend, server: server.name, weight: server.weight });
+  }
+  if (found.state === server.state) return { steps };
+  if (server.state === 'ready') {
+    const address = addressOf(backend, server.name);
+    const isWaiting = found.state === 'maint' && circumstances.waiting.has(address);
+    if (isWaiting || circumstances.left.has(address)) return { steps, state: found.state, isWaiting };
+  }
+  return { steps: [...steps, { kind: server.state, backend, server: server.name }] };
+}
+
+/** What keeps a server from being added at run time, known without having tried. */
+function whyNotAdded(proxy: Proxy, server: Server, abilities: Abilities): UnversionedReason | undefined {
+  const backend = proxy.name;
+  const line = staticLine(proxy);
+  if (line !== undefined) return { kind: 'backend-not-dynamic', backend, line };
+  const option = staticOption(`${proxy.serverOptions} ${server.options}`.trim(), abilities);
+  return option === undefined ? undefined : { kind: 'option-not-dynamic', backend, option };
 }

@@ -17,22 +17,43 @@ export interface Rendered {
   readonly mark: string;
 }
 
+/** The same in pieces: those of a backend are the same object as long as it has the same servers. */
+export interface RenderedParts {
+  readonly parts: readonly Buffer[];
+  readonly mark: string;
+}
+
 // The template lies beside this code, in the sources, the build and the bundle alike.
 const template = Handlebars.create().compile(
   readFileSync(new URL('./templates/haproxy.cfg.hbs', import.meta.url), 'utf8'),
   { noEscape: true, strict: true, knownHelpersOnly: true },
 );
 const marks = new WeakMap<Structure, string>();
+const frames = new WeakMap<Structure, Frame>();
+const blocks = new WeakMap<readonly Server[], { readonly slot: Slot; readonly bytes: Buffer }>();
 
 /** The text for a structure and its servers. Deterministic: equal input gives equal bytes. */
 export function renderConfig(structure: Structure, membership: Membership): Rendered {
-  const mark = markOf(structure);
-  return { text: template(view(structure, membership, mark)), mark };
+  const { parts, mark } = renderParts(structure, membership);
+  return { text: Buffer.concat(parts).toString('utf8'), mark };
+}
+
+/** The same as `renderConfig`; its work follows what has changed since the last time, not the fleet. */
+export function renderParts(structure: Structure, membership: Membership): RenderedParts {
+  const { head, bodies, mark } = frameOf(structure);
+  const parts = [head];
+  for (const { slot, after } of bodies) {
+    const servers = membership.get(slot.backend) ?? [];
+    if (servers.length > 0) parts.push(renderServers(servers, slot));
+    parts.push(after);
+  }
+  return { parts, mark };
 }
 
 /** Changes with everything that needs a reload, and with nothing else. */
 export function markOf(structure: Structure): string {
-  const mark = marks.get(structure) ?? structureMark(template(view(structure, samples(structure), '')));
+  const sampled = (_: string, serverOptions: string) => [serverView(SAMPLE, serverOptions)];
+  const mark = marks.get(structure) ?? structureMark(template(view(structure, sampled, '')));
   marks.set(structure, mark);
   return mark;
 }
@@ -42,34 +63,114 @@ export function markOf(structure: Structure): string {
  * whatever servers: a mistake in `server_options` shows before the first instance does.
  */
 export function renderSample(structure: Structure): string {
-  return renderConfig(structure, samples(structure)).text;
+  const samples = new Map(structure.proxies.map(({ name }) => [name, [SAMPLE]]));
+  return renderConfig(structure, samples).text;
 }
 
+/** The same server in every backend: how servers are written is structure, which of them there are is not. */
 const SAMPLE: Server = {
   name: 'sample' as ServerName,
   id: 1,
   address: '127.0.0.1',
   port: 1,
   weight: 1,
+  state: 'ready',
+  options: '',
 };
 
-/** The same server in every backend: how servers are written is structure, which of them there are is not. */
-function samples(structure: Structure): Membership {
-  return new Map(structure.proxies.map(({ name }) => [name, [SAMPLE]]));
+/** Where the servers of a backend stand, and how each of them is written: the words between its parts. */
+interface Slot {
+  readonly backend: string;
+  readonly serverOptions: string;
+  readonly between: readonly [string, string, string, string];
 }
 
-function view(structure: Structure, membership: Membership, description: string): object {
+/** The file without a server. */
+interface Frame {
+  readonly mark: string;
+  readonly head: Buffer;
+  readonly bodies: readonly { readonly slot: Slot; readonly after: Buffer }[];
+}
+
+const HOLE = '\0';
+/** A whole line, and the six parts of it that are of interest. */
+const PLACEHOLDER = new RegExp(`^(.*)${HOLE}(.*)${HOLE}(.*)${HOLE}(.*)${HOLE}(.*)${HOLE}(.*\\n)`, 'm');
+
+/**
+ * The template is asked once for every structure, with a placeholder for the servers of each backend. Placeholders
+ * hold a character that no line of a configuration may have.
+ */
+function frameOf(structure: Structure): Frame {
+  const known = frames.get(structure);
+  if (known !== undefined) return known;
+  const mark = markOf(structure);
+  const held = (backend: string, serverOptions: string) => [
+    {
+      name: `${HOLE}${backend}${HOLE}`,
+      address: HOLE,
+      arguments: `${HOLE}${serverOptions}${HOLE}`,
+    },
+  ];
+  // Of the placeholder's line: before the name, the name, to the address, to the arguments, the options, to the end.
+  const pieces = template(view(structure, held, mark)).split(PLACEHOLDER);
+  const bodies: { slot: Slot; after: Buffer }[] = [];
+  for (let index = 1; index < pieces.length; index += 7) {
+    const [start = '', backend = '', toAddress = '', toArguments = '', serverOptions = '', end = ''] =
+      pieces.slice(index, index + 6);
+    const between = [start, toAddress, toArguments, end] as const;
+    bodies.push({
+      slot: { backend, serverOptions, between },
+      after: Buffer.from(pieces[index + 6] ?? ''),
+    });
+  }
+  const frame = { mark, head: Buffer.from(pieces[0] ?? ''), bodies };
+  frames.set(structure, frame);
+  return frame;
+}
+
+/** Server lines are ASCII, names and all. */
+function renderServers(servers: readonly Server[], slot: Slot): Buffer {
+  const known = blocks.get(servers);
+  if (known?.slot === slot) return known.bytes;
+  const [start, toAddress, toArguments, end] = slot.between;
+  let text = '';
+  for (const server of servers) {
+    const { name, address, arguments: args } = serverView(server, slot.serverOptions);
+    text += start + name + toAddress + address + toArguments + args + end;
+  }
+  const bytes = Buffer.from(text);
+  blocks.set(servers, { slot, bytes });
+  return bytes;
+}
+
+interface ServerView {
+  readonly name: string;
+  readonly address: string;
+  readonly arguments: string;
+}
+
+/** A server that is held is out of rotation in a HAProxy that starts, too: there it begins in maintenance. */
+function serverView(server: Server, serverOptions: string): ServerView {
+  const args = serverArguments(server, serverOptions);
+  return {
+    name: server.name,
+    address: serverAddress(server),
+    arguments: server.state === 'ready' ? args : `${args} disabled`,
+  };
+}
+
+function view(
+  structure: Structure,
+  serversOf: (backend: string, serverOptions: string) => readonly ServerView[],
+  description: string,
+): object {
   const { proxies, ...rest } = viewStructure(structure);
   return {
     ...rest,
     description,
-    proxies: proxies.map((proxy, index) => ({
+    proxies: proxies.map(({ serverOptions, ...proxy }) => ({
       ...proxy,
-      servers: (membership.get(proxy.name) ?? []).map((server) => ({
-        name: server.name,
-        address: serverAddress(server),
-        arguments: serverArguments(server, structure.proxies[index]?.serverOptions ?? ''),
-      })),
+      servers: serversOf(proxy.name, serverOptions),
     })),
   };
 }

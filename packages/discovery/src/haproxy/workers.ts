@@ -1,5 +1,6 @@
 import { isTandemError, sleep, TandemError } from '@tandem/core';
 
+import type { RunningBackends } from './plan.ts';
 import { readIdentity, readRunning, type Running, type RunningIdentity } from './runtime.ts';
 
 /**
@@ -11,8 +12,11 @@ export interface Workers {
   identity(signal: AbortSignal): Promise<RunningIdentity>;
   /** Undefined when none answers. */
   look(signal: AbortSignal): Promise<Running | undefined>;
-  /** Waits a moment for a worker that is just taking over; then rejects with `HAPROXY_UNREACHABLE`. */
-  read(signal: AbortSignal): Promise<Running>;
+  /**
+   * Waits a moment for a worker that is just taking over; then rejects with `HAPROXY_UNREACHABLE`. What is as expected
+   * is the expected object.
+   */
+  read(signal: AbortSignal, expected?: RunningBackends): Promise<Running>;
   /** From now on, this worker is known to have a successor. */
   replace(incarnation: string): void;
 }
@@ -50,17 +54,18 @@ export function createWorkers(socket: string): Workers {
     identity: (signal) => newest(readIdentity, signal),
     async look(signal) {
       try {
-        return await newest(readRunning, signal);
+        return await newest((socket, signal) => readRunning(socket, signal), signal);
       } catch (error) {
         signal.throwIfAborted();
         if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
         return undefined;
       }
     },
-    async read(signal) {
+    async read(signal, expected) {
+      const readAsExpected = (socket: string, signal: AbortSignal) => readRunning(socket, signal, expected);
       for (let attempt = 1; ; attempt += 1) {
         try {
-          return await newest(readRunning, signal);
+          return await newest(readAsExpected, signal);
         } catch (error) {
           if (signal.aborted || attempt === ATTEMPTS) throw error;
           await sleep(POLL_MS * attempt, signal);

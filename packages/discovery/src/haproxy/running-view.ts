@@ -1,0 +1,197 @@
+import type { HoldKind } from '../output.ts';
+import type { Membership, ReportedServer } from './membership.ts';
+import { addressOf, type Circumstances, type Plan, type RunningBackends, type Step } from './plan.ts';
+import type { Running, RunningIdentity } from './runtime.ts';
+
+/** Servers that somebody else holds, by backend and name. */
+export type ForeignHolds = ReadonlyMap<string, ReadonlyMap<string, HoldKind>>;
+
+/** Looks that a drained server has to be without sessions before it may be deleted. */
+const QUIET_SAMPLES = 2;
+
+/**
+ * What one worker of HAProxy is known to have: read once, then kept in step by exact answers alone, until there is a
+ * doubt. Servers as wanted are the wanted objects, so that a great fleet is not in memory twice. No I/O.
+ */
+export class RunningView {
+  readonly identity: RunningIdentity;
+  readonly #backends: Map<string, readonly ReportedServer[]>;
+  /** What was wanted of a backend when it was last planned, with nothing left to do. */
+  readonly #settled = new Map<string, readonly ReportedServer[]>();
+  /** Servers that wait for their first check, and until when. */
+  readonly #waiting = new Map<
+    string,
+    { readonly backend: string; readonly name: string; readonly until: number }
+  >();
+  /** How often in a row a server out of rotation was found without sessions. */
+  readonly #samples = new Map<string, number>();
+  readonly #left = new Map<string, Map<string, HoldKind>>();
+  #isInDoubt = false;
+
+  constructor({ backends, ...identity }: Running) {
+    this.identity = identity;
+    this.#backends = new Map(backends);
+  }
+
+  get backends(): RunningBackends {
+    return this.#backends;
+  }
+
+  /** Whether something may be otherwise than it is known. */
+  get isInDoubt(): boolean {
+    return this.#isInDoubt;
+  }
+
+  doubt(): void {
+    this.#isInDoubt = true;
+  }
+
+  trust(): void {
+    this.#isInDoubt = false;
+  }
+
+  /** What the next reading will find if all is as it was left; of backends never seen, what is wanted. */
+  expected(membership: Membership): RunningBackends {
+    return new Map([...membership, ...this.#backends]);
+  }
+
+  /**
+   * Takes over a new reading of the same worker. Says whether something is not as it was left. With
+   * `respectsHolds`, a member that had been left in rotation and is not any more is somebody's will.
+   */
+  learn(backends: RunningBackends, wanted: Membership, respectsHolds: boolean): boolean {
+    let isChanged = false;
+    for (const backend of new Set([...this.#backends.keys(), ...backends.keys()])) {
+      const before = this.#backends.get(backend) ?? [];
+      const now = backends.get(backend) ?? [];
+      if (before === now) continue;
+      if (respectsHolds) this.#noticeHolds(backend, { before, now, wanted: wanted.get(backend) ?? [] });
+      this.#backends.set(backend, now);
+      this.#settled.delete(backend);
+      isChanged ||= wanted.has(backend);
+    }
+    this.#isInDoubt = false;
+    return isChanged;
+  }
+
+  #noticeHolds(
+    backend: string,
+    { before, now, wanted }: Readonly<Record<'before' | 'now' | 'wanted', readonly ReportedServer[]>>,
+  ): void {
+    const served = new Set(before.filter(({ state }) => state === 'ready').map(({ name }) => name));
+    const members = new Set(wanted.filter(({ state }) => state === 'ready').map(({ name }) => name));
+    const held = this.#left.get(backend) ?? new Map<string, HoldKind>();
+    const holds = now.flatMap(({ name, state }): [string, HoldKind][] =>
+      state !== 'ready' && members.has(name) && (served.has(name) || held.has(name)) ? [[name, state]] : [],
+    );
+    if (holds.length > 0) this.#left.set(backend, new Map(holds));
+    else this.#left.delete(backend);
+  }
+
+  get foreignHolds(): ForeignHolds {
+    return this.#left;
+  }
+
+  circumstances(): Circumstances {
+    const left = [...this.#left].flatMap(([backend, names]) =>
+      [...names.keys()].map((name) => addressOf(backend, name)),
+    );
+    const quiet = [...this.#samples].filter(([, count]) => count >= QUIET_SAMPLES);
+    return {
+      waiting: new Set(this.#waiting.keys()),
+      left: new Set(left),
+      quiet: new Set(quiet.map(([address]) => address)),
+      isSettled: (backend, _present, wanted) => this.#settled.get(backend) === wanted,
+    };
+  }
+
+  /** Every step of a plan was taken but those that HAProxy has put off. */
+  advance(plan: Plan, wanted: Membership, untaken: readonly Step[]): void {
+    for (const [backend, outcome] of plan.outcome) {
+      const kept = untaken
+        .filter((step) => step.kind === 'delete' && step.backend === backend)
+        .flatMap((step) => this.#stillThere(backend, step));
+      this.#backends.set(backend, kept.length === 0 ? outcome : [...outcome, ...kept]);
+      const members = wanted.get(backend);
+      if (members !== undefined) this.#settled.set(backend, members);
+      this.#forgetHoldsBeside(backend, members ?? []);
+    }
+    for (const step of plan.steps)
+      if (step.kind === 'delete' || step.kind === 'ready')
+        this.#samples.delete(addressOf(step.backend, step.server));
+  }
+
+  #stillThere(backend: string, step: Step): ReportedServer[] {
+    const found = this.#backends
+      .get(backend)
+      ?.find(({ name }) => step.kind === 'delete' && name === step.server);
+    return found === undefined ? [] : [{ ...found, state: 'maint' }];
+  }
+
+  /** A hold of what is no member any more has done its service. */
+  #forgetHoldsBeside(backend: string, wanted: readonly ReportedServer[]): void {
+    const held = this.#left.get(backend);
+    if (held === undefined) return;
+    const names = new Set(wanted.filter(({ state }) => state === 'ready').map(({ name }) => name));
+    for (const name of held.keys()) if (!names.has(name)) held.delete(name);
+    if (held.size === 0) this.#left.delete(backend);
+  }
+
+  /** A server that is being added waits for its first check, at most until then. */
+  wait(backend: string, name: string, until: number): void {
+    this.#waiting.set(addressOf(backend, name), { backend, name, until });
+  }
+
+  get waitingBackends(): ReadonlySet<string> {
+    return new Set([...this.#waiting.values()].map(({ backend }) => backend));
+  }
+
+  /** Lets those go whose check has passed or whose time is over. Says whether there are any. */
+  release(passed: (backend: string, name: string) => boolean, now: number): boolean {
+    let isAny = false;
+    for (const [address, { backend, name, until }] of this.#waiting) {
+      if (now < until && !passed(backend, name)) continue;
+      this.#waiting.delete(address);
+      this.#settled.delete(backend);
+      isAny = true;
+    }
+    return isAny;
+  }
+
+  /** The backends with servers that have no place in the catalog and are out of rotation. */
+  leaving(wanted: Membership): ReadonlyMap<string, readonly string[]> {
+    const leaving = new Map<string, readonly string[]>();
+    for (const [backend, members] of wanted) {
+      const present = this.#backends.get(backend);
+      if (present === undefined || present === members) continue;
+      const names = new Set<string>(members.map(({ name }) => name));
+      const gone = present.filter(({ name, state }) => state !== 'ready' && !names.has(name));
+      if (gone.length > 0)
+        leaving.set(
+          backend,
+          gone.map(({ name }) => name),
+        );
+    }
+    return leaving;
+  }
+
+  /** Counts who was found without sessions, in a row. Says whether somebody may be deleted now. */
+  sample(
+    leaving: ReadonlyMap<string, readonly string[]>,
+    isQuiet: (backend: string, name: string) => boolean,
+  ): boolean {
+    const before = new Map(this.#samples);
+    this.#samples.clear();
+    let isAny = false;
+    for (const [backend, names] of leaving) {
+      for (const name of names.filter((name) => isQuiet(backend, name))) {
+        const count = (before.get(addressOf(backend, name)) ?? 0) + 1;
+        this.#samples.set(addressOf(backend, name), count);
+        if (count < QUIET_SAMPLES) continue;
+        this.#settled.delete(backend);
+        isAny = true;
+      }
+    }
+    return isAny;
+  }
+}
