@@ -174,18 +174,18 @@ describe('spare backends', () => {
     const spare = 'tandem-spare-http-1';
     assert.deepEqual(placementOf(one, placeService(CONFIG, one), assignment), {
       backend: spare,
-      extraOptions: 'check inter 2s',
+      options: 'check inter 2s',
     });
     const own = at('own', 3_000, { server_options: 'check' });
     assert.deepEqual(placementOf(own, placeService(CONFIG, own), assignment), {
       backend: 'own',
-      extraOptions: '',
+      options: '',
     });
     const servers = serversOf([{ name: 'x', host: '10.0.0.1', port: 80 }]);
     const ranges = [{ mode: 'http' as const, bind: '127.0.0.1:21000-21009', spares: 2, balance: 'first' }];
     const placed = placeMembership(
       new Map([
-        ['a', servers],
+        [spare, servers],
         ['own', servers],
       ]),
       ranges,

@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises';
+import { isDeepStrictEqual } from 'node:util';
 
 import { type Log, TandemError, writeFileAtomic } from '@tandem/core';
 
@@ -15,6 +16,10 @@ import type { Workers } from './workers.ts';
 export interface StructureChooser {
   /** The last structure that HAProxy has really run. */
   readonly good: { readonly structure: Structure; readonly mark: string } | undefined;
+  /** Services that are left out of what was chosen last, or stay as they were. */
+  readonly setAside: readonly SetAside[];
+  /** Why the wanted structure as a whole was refused, while it is. */
+  readonly complaint: string | undefined;
   /** Whether it is time to try once more what could not be had when it was last asked for. */
   isRetryDue(): boolean;
   /** Rejects with `HAPROXY_REJECTED` when HAProxy takes nothing at all. */
@@ -53,7 +58,8 @@ class VettingChooser implements StructureChooser {
   #refused: { mark: string; until: number; complaint: string } | undefined;
   /** A structure without the services that had to be set aside, and the mark of the whole. */
   #partial: { readonly of: string; readonly structure: Structure; readonly until: number } | undefined;
-  #complained = '[]';
+  #setAside: readonly SetAside[] = [];
+  #isWhole = false;
   #retryAt = Infinity;
 
   constructor(deps: ChooserDeps) {
@@ -62,6 +68,14 @@ class VettingChooser implements StructureChooser {
 
   get good(): { readonly structure: Structure; readonly mark: string } | undefined {
     return this.#good;
+  }
+
+  get setAside(): readonly SetAside[] {
+    return this.#isWhole ? [] : this.#setAside;
+  }
+
+  get complaint(): string | undefined {
+    return this.#isWhole || this.#partial !== undefined ? undefined : this.#refused?.complaint;
   }
 
   async load(): Promise<void> {
@@ -86,6 +100,7 @@ class VettingChooser implements StructureChooser {
   async choose(wanted: Structure, signal: AbortSignal): Promise<Structure> {
     const chosen = await this.#pick(wanted, signal);
     const isWhole = markOf(chosen) === markOf(wanted);
+    this.#isWhole = isWhole;
     const until = Math.min(this.#partial?.until ?? Infinity, this.#refused?.until ?? Infinity);
     this.#retryAt = isWhole ? Infinity : Math.max(until, performance.now() + RETRY_SET_ASIDE_MS);
     return chosen;
@@ -123,11 +138,10 @@ class VettingChooser implements StructureChooser {
     }
     const { structure, setAside } = vetted;
     this.#checked = markOf(structure);
-    const text = JSON.stringify(setAside);
-    if (text !== this.#complained) {
+    if (!isDeepStrictEqual(setAside, this.#setAside)) {
       for (const one of setAside) this.#deps.log.error(one, messageAside(one));
     }
-    this.#complained = text;
+    this.#setAside = setAside;
     const until = performance.now() + RETRY_SET_ASIDE_MS;
     this.#partial = setAside.length === 0 ? undefined : { of: mark, structure, until };
     return structure;
