@@ -4,7 +4,7 @@ import type { GuardPolicy } from './config/selection.ts';
 import { type Guard, guardChange, mergeInstances, openGuard, passTime } from './guard.ts';
 
 /** The last good instances of every service. A service that nothing is known of is not in it. */
-export type Catalog = ReadonlyMap<string, CatalogEntry>;
+type Catalog = ReadonlyMap<string, CatalogEntry>;
 
 export interface CatalogEntry {
   readonly instances: readonly Instance[];

@@ -4,6 +4,7 @@ import { readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 
+import { silentLog } from '@tandem/core';
 import { DiscoverSection, HaproxySection } from '@tandem/discovery';
 import {
   type Ask,
@@ -313,7 +314,7 @@ describe('keeping maps', () => {
     inDirectory(async (directory) => {
       const file = path.join(directory, 'tandem-web.map');
       const former = path.join(directory, 'tandem-former.map');
-      const routing = createRouting();
+      const routing = createRouting({ log: silentLog });
       const routes = routesOf(file, { 'a.example': 'web' });
       await routing.write(routes, [file, former]);
       const text = await readFile(file, 'utf8');
@@ -331,7 +332,7 @@ describe('keeping maps', () => {
 
   test('at run time: deletions first, additions later, and nothing is asked while nothing is to be done', async () => {
     let clock = 0;
-    const routing = createRouting(() => clock);
+    const routing = createRouting({ log: silentLog, now: () => clock });
     const haproxy = createHaproxyMap([['old.example', 'web']]);
     const worker = { incarnation: '1', ask: haproxy.ask };
     const routes = routesOf(FILE, { 'new.example': 'web' });
@@ -356,7 +357,7 @@ describe('keeping maps', () => {
     inDirectory(async (directory) => {
       let clock = 0;
       const file = path.join(directory, 'tandem-web.map');
-      const routing = createRouting(() => clock);
+      const routing = createRouting({ log: silentLog, now: () => clock });
       const haproxy = createHaproxyMap([], file);
       const worker = { incarnation: '1', ask: haproxy.ask };
       const routes = routesOf(file, { 'a.example': 'web' });

@@ -3,7 +3,14 @@ import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 
-import { findPathProblems, findRoutingProblems, HaproxySection, readSpares } from '@tandem/discovery';
+import {
+  createDesiredBuilder,
+  findPathProblems,
+  findRoutingProblems,
+  HaproxySection,
+  readSpares,
+  renderConfig,
+} from '@tandem/discovery';
 import {
   assignSpares,
   formatBind,
@@ -167,18 +174,18 @@ describe('spare backends', () => {
     const spare = 'tandem-spare-http-1';
     assert.deepEqual(placementOf(one, placeService(CONFIG, one), assignment), {
       backend: spare,
-      extraOptions: 'check inter 2s',
+      options: 'check inter 2s',
     });
     const own = at('own', 3_000, { server_options: 'check' });
     assert.deepEqual(placementOf(own, placeService(CONFIG, own), assignment), {
       backend: 'own',
-      extraOptions: '',
+      options: '',
     });
     const servers = serversOf([{ name: 'x', host: '10.0.0.1', port: 80 }]);
     const ranges = [{ mode: 'http' as const, bind: '127.0.0.1:21000-21009', spares: 2, balance: 'first' }];
     const placed = placeMembership(
       new Map([
-        ['a', servers],
+        [spare, servers],
         ['own', servers],
       ]),
       ranges,
@@ -203,6 +210,33 @@ describe('spare backends', () => {
     const second = assignSpares(CONFIG, [one], first.spares);
     assert.deepEqual(placeMembership(new Map(), ranges, second), new Map());
   });
+});
+
+test('servers in a spare have the options of their service as their own, and other options are other servers', () => {
+  const config = HaproxySection.parse({ port_range: { http: '21000-21009', spares: 1 } });
+  const build = createDesiredBuilder(config);
+  const offer = (server_options: string, haproxyServerOptions?: string) => {
+    const instances = [
+      {
+        name: 'x',
+        host: '10.0.0.1',
+        port: 80,
+        ...(haproxyServerOptions === undefined ? {} : { haproxyServerOptions }),
+      },
+    ];
+    const one = at('a', 21_000, { server_options });
+    const { desired } = build(new Map([['a', { service: one, instances, holds: new Map() }]]));
+    const [server] = desired.membership.get('tandem-spare-http-1') ?? [];
+    return { server, mark: renderConfig(desired.structure, desired.membership).mark };
+  };
+  const plain = offer('');
+  const checked = offer('check inter 2s');
+  const own = offer('check inter 2s', 'maxconn 5 inter 9s');
+  assert.equal(plain.server?.options, '');
+  assert.equal(checked.server?.options, 'check inter 2s');
+  assert.match(own.server?.options ?? '', /^check inter 2s .*maxconn 5/);
+  assert.equal(new Set([plain, checked, own].map(({ server }) => server?.name)).size, 3);
+  assert.equal(new Set([plain, checked, own].map(({ mark }) => mark)).size, 1);
 });
 
 describe('addresses', () => {

@@ -65,6 +65,20 @@ describe('vetting a structure', () => {
     ]);
   });
 
+  test('says the same of the same mistake, though another process found it', async () => {
+    let pid = 4_000;
+    const check = (text: string) =>
+      Promise.resolve(text.includes('nonsense') ? `[ALERT]    (${(pid += 1)}) : unknown word` : undefined);
+    const [first, second] = [
+      await vetStructure(structureOf([web, odd]), deps({ check })),
+      await vetStructure(structureOf([web, odd]), deps({ check })),
+    ];
+    assert.deepEqual(first, second);
+    assert.deepEqual(first.kind === 'accepted' && first.setAside, [
+      { service: 'odd', reason: '[ALERT] : unknown word' },
+    ]);
+  });
+
   test('goes on with the last good version of a service that is refused', async () => {
     const before = service('odd', '127.0.0.1:3212');
     const vetted = await vetStructure(structureOf([web, odd]), deps({ good: structureOf([before]) }));

@@ -62,4 +62,4 @@ export const ConfiguredInstance = z
 export type Filter = z.output<typeof FilterSection>;
 export type GuardPolicy = z.output<typeof GuardSection>;
 export type LocalityPolicy = z.output<typeof LocalitySection>;
-export type SubsetPolicy = z.output<typeof SubsetSection>;
+type SubsetPolicy = z.output<typeof SubsetSection>;

@@ -15,16 +15,15 @@ import type { Desired } from './desired.ts';
 import { backendsWithKeptHealth, createKeptHealth, type KeptHealth } from './kept-health.ts';
 import { adoptServers, type Membership, optionsInFile } from './membership.ts';
 import { isGated, type Plan, planChanges, type ReloadReason, type Step } from './plan.ts';
+import { createObserver, isSameWorker, type Observer } from './observe.ts';
 import type { HaproxyProcess } from './process.ts';
 import { createRetryPace, reloadTo, waitForStart } from './reload.ts';
 import { renderParts, type RenderedParts } from './render.ts';
-import { createRouting, type Routing, type RoutingOutcome, type Worker } from './routing.ts';
+import { createRouting, openWorker, type Routing, type Worker } from './routing.ts';
 import { type ForeignHolds, RunningView } from './running-view.ts';
-import { askWorker, converse, type Executed, executeSteps, type RunningIdentity } from './runtime.ts';
-import { parsePassed, parseQuiet } from './server-state.ts';
+import { type Executed, executeSteps, type RunningIdentity } from './runtime.ts';
 import type { StructureStore } from './structure-store.ts';
 import { mapFilesOf } from './structure.ts';
-import { abilitiesOf } from './versions.ts';
 import { createWorkers, type Workers } from './workers.ts';
 
 /** Makes HAProxy, and the file on disk, what is desired; one call at a time. */
@@ -79,10 +78,6 @@ const MAX_RELOAD_INTERVAL_MS = 60_000;
 const MAX_ROUNDS = 5;
 /** How long the runtime waits for the file. */
 const FILE_HEAD_START_MS = 5;
-/** Every server is compared this often; for a great fleet less often, so that it never costs more than a twentieth. */
-const MIN_READING_INTERVAL_MS = 450;
-const READING_SHARE = 20;
-const SAMPLE_INTERVAL_MS = 1_000;
 
 export function createApplier(deps: ApplierDeps): ReportingApplier {
   return new FileFirstApplier(deps);
@@ -92,8 +87,9 @@ class FileFirstApplier implements ReportingApplier {
   readonly #deps: ApplierDeps;
   readonly #workers: Workers;
   readonly #chooser: StructureChooser;
+  readonly #observer: Observer;
   readonly #file: ConfigFile;
-  readonly #routing: Routing = createRouting();
+  readonly #routing: Routing;
   /** Whether the last write has worked: after one that has not, the runtime waits for the next. */
   #isFileSound = false;
   /** The file that was there before this daemon wrote one. */
@@ -109,16 +105,16 @@ class FileFirstApplier implements ReportingApplier {
   #reloadedAt = -Infinity;
   /** Reloads since all was last as desired. */
   #reloads = 0;
-  #nextReadingAt = 0;
-  #nextSampleAt = 0;
   #toldHolds = '[]';
 
   constructor(deps: ApplierDeps) {
     this.#deps = deps;
     const { config } = deps;
     this.#workers = createWorkers(config.runtimeSocket);
+    this.#observer = createObserver(config, this.#workers);
     this.#file = createConfigFile(config.configFile);
     this.#health = createKeptHealth(config.runtimeSocket, deps.log);
+    this.#routing = createRouting(deps);
     const makeDirectories = () => this.#makeDirectories();
     this.#chooser = createStructureChooser({ ...deps, workers: this.#workers, makeDirectories });
   }
@@ -128,6 +124,7 @@ class FileFirstApplier implements ReportingApplier {
     if (this.#view === undefined) await this.#prepare();
     const { routes } = desired;
     const { good } = this.#chooser;
+    // Before any text that names them, also one that is only to be checked.
     await this.#routing.write(routes, good === undefined ? [] : mapFilesOf(good.structure));
     const structure = await this.#chooser.choose(desired.structure, signal);
     const membership = await this.#complete({ ...desired, structure }, signal);
@@ -140,8 +137,10 @@ class FileFirstApplier implements ReportingApplier {
     await writing;
     this.#isAwaiting = applied.kind === 'awaiting';
     this.#members = membership;
-    if (applied.kind === 'done' && (await this.#chooser.accept(structure)))
+    if (applied.kind === 'done') {
+      await this.#chooser.accept(structure);
       await this.#routing.tidy([...routes.keys(), ...mapFilesOf(structure)]);
+    }
     if (steps.length > 0) {
       const ms = Math.round((performance.now() - startedAt) * 10) / 10;
       this.#deps.log.info(
@@ -165,10 +164,10 @@ class FileFirstApplier implements ReportingApplier {
       if (view === undefined || view.isInDoubt) return 'disturbed';
       const identity = await this.#workers.identity(signal);
       if (!isSameWorker(identity, view.identity)) return this.#lose();
-      if (performance.now() >= this.#nextReadingAt && (await this.#read(view, this.#members, signal)))
+      if (!(await this.#routing.isAsLeft(this.#worker(identity, signal)))) return 'disturbed';
+      if (this.#observer.isCompareDue() && (await this.#observer.compare(view, this.#members, signal)))
         return this.#tellHolds(view) ? 'due' : 'disturbed';
-      if (!(await this.#routing.isAsLeft(this.#workerOf(view, signal)))) return 'disturbed';
-      return (await this.#tend(view, signal)) ? 'due' : 'as-left';
+      return (await this.#observer.tend(view, this.#members, signal)) ? 'due' : 'as-left';
     } catch (error) {
       signal.throwIfAborted();
       if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
@@ -179,59 +178,6 @@ class FileFirstApplier implements ReportingApplier {
   #lose(): Look {
     this.#view = undefined;
     return 'disturbed';
-  }
-
-  /** Reads every server anew. Says whether something is not as it was left; another worker is `HAPROXY_UNREACHABLE`. */
-  async #read(view: RunningView, membership: Membership, signal: AbortSignal): Promise<boolean> {
-    const { backends, ...identity } = await this.#reading(view.expected(membership), signal);
-    if (!isSameWorker(identity, view.identity))
-      throw new TandemError('HAPROXY_UNREACHABLE', 'another worker has taken over');
-    return view.learn(backends, membership, this.#deps.config.foreignHolds === 'respect');
-  }
-
-  async #reading(expected: Parameters<Workers['read']>[1], signal: AbortSignal) {
-    const startedAt = performance.now();
-    const running = await this.#workers.read(signal, expected);
-    const now = performance.now();
-    this.#nextReadingAt = now + Math.max(MIN_READING_INTERVAL_MS, READING_SHARE * (now - startedAt));
-    return running;
-  }
-
-  /** Asks after servers that wait for something: a first check, or the end of their sessions. */
-  async #tend(view: RunningView, signal: AbortSignal): Promise<boolean> {
-    const now = performance.now();
-    const gated = [...view.waitingBackends];
-    let isDue = false;
-    if (gated.length > 0) {
-      const passed = await this.#askEach(
-        gated,
-        (backend) => `show servers state ${backend}`,
-        parsePassed,
-        signal,
-      );
-      isDue = view.release((backend, name) => passed.get(backend)?.has(name) === true, now);
-    }
-    if (now < this.#nextSampleAt || !abilitiesOf(view.identity.version).deletesDrained) return isDue;
-    this.#nextSampleAt = now + SAMPLE_INTERVAL_MS;
-    const leaving = view.leaving(this.#members);
-    if (leaving.size === 0) return isDue;
-    const quiet = await this.#askEach(
-      [...leaving.keys()],
-      (backend) => `show stat ${backend} 4 -1`,
-      parseQuiet,
-      signal,
-    );
-    return view.sample(leaving, (backend, name) => quiet.get(backend)?.has(name) === true) || isDue;
-  }
-
-  async #askEach<T>(
-    backends: readonly string[],
-    question: (backend: string) => string,
-    parse: (answer: string) => T,
-    signal: AbortSignal,
-  ): Promise<ReadonlyMap<string, T>> {
-    const answers = await converse(this.#deps.config.runtimeSocket, backends.map(question), signal);
-    return new Map(backends.map((backend, index) => [backend, parse(answers[index] ?? '')]));
   }
 
   /** Tells who is held by somebody else, if that has changed. */
@@ -339,7 +285,7 @@ class FileFirstApplier implements ReportingApplier {
     if (this.#view?.isInDoubt === true) {
       const view = this.#view;
       try {
-        await this.#read(view, chosen.membership, signal);
+        await this.#observer.compare(view, chosen.membership, signal);
         this.#tellHolds(view);
         return view;
       } catch (error) {
@@ -351,7 +297,7 @@ class FileFirstApplier implements ReportingApplier {
     if (this.#view !== undefined) return this.#view;
     await writing;
     if (!(await this.#ensureRunning(chosen, signal))) return undefined;
-    const view = new RunningView(await this.#reading(chosen.membership, signal));
+    const view = new RunningView(await this.#observer.read(chosen.membership, signal));
     this.#view = view;
     this.#tellHolds(view);
     return view;
@@ -367,8 +313,7 @@ class FileFirstApplier implements ReportingApplier {
       const running = { ...view.identity, backends: view.backends };
       const plan = planChanges(running, chosen, view.circumstances());
       let { reload } = plan;
-      const withdrawn = await this.#route('withdraw', chosen, view, signal);
-      if (withdrawn.kind === 'refused') continue;
+      const withdrawn = await this.#routing.withdraw(chosen.routes, this.#worker(view.identity, signal));
       const executed =
         withdrawn.kind === 'done' ? await this.#execute(plan, view, chosen, signal) : withdrawn;
       if (executed.kind === 'other-worker') {
@@ -387,7 +332,7 @@ class FileFirstApplier implements ReportingApplier {
         this.#tellHolds(view);
       }
       if (reload === undefined) {
-        const completed = await this.#route('complete', chosen, view, signal);
+        const completed = await this.#routing.complete(chosen.routes, this.#worker(view.identity, signal));
         if (completed.kind === 'other-worker') this.#view = undefined;
         if (completed.kind !== 'done') continue;
         this.#reloads = 0;
@@ -400,33 +345,8 @@ class FileFirstApplier implements ReportingApplier {
     throw new TandemError('HAPROXY_UNREACHABLE', `HAProxy is not as desired after ${MAX_ROUNDS} rounds`);
   }
 
-  /** The part of the maps that comes before servers change, or after. */
-  async #route(
-    stage: 'withdraw' | 'complete',
-    { routes }: Chosen,
-    view: RunningView,
-    signal: AbortSignal,
-  ): Promise<RoutingOutcome> {
-    const { log } = this.#deps;
-    try {
-      const outcome = await this.#routing[stage](routes, this.#workerOf(view, signal));
-      if (outcome.kind === 'done' && outcome.changes > 0)
-        log.info({ stage, count: outcome.changes }, "updated HAProxy's maps");
-      if (outcome.kind === 'refused')
-        log.warn({ replies: outcome.replies }, 'HAProxy refused a part of an update of its maps');
-      return outcome;
-    } catch (error) {
-      signal.throwIfAborted();
-      if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
-      return { kind: 'other-worker' };
-    }
-  }
-
-  #workerOf({ identity }: RunningView, signal: AbortSignal): Worker {
-    return {
-      incarnation: identity.incarnation,
-      ask: (commands) => askWorker(this.#deps.config.runtimeSocket, commands, identity, signal),
-    };
+  #worker(identity: RunningIdentity, signal: AbortSignal): Worker {
+    return openWorker(this.#deps.config.runtimeSocket, identity, signal);
   }
 
   /** A worker that is on its way out has lost its place to another, which has not got these steps. */
@@ -494,10 +414,6 @@ class FileFirstApplier implements ReportingApplier {
     const { process, config } = this.#deps;
     return { process, workers: this.#workers, deadlineMs: config.reloadDeadlineMs, signal };
   }
-}
-
-function isSameWorker(a: RunningIdentity, b: RunningIdentity): boolean {
-  return a.incarnation === b.incarnation && a.mark === b.mark;
 }
 
 function describeStep(step: Step): string {

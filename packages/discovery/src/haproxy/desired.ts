@@ -33,10 +33,9 @@ export function createDesiredBuilder(
   const layOut = createLayout(config, spares);
   const buildMembership = createMembershipBuilder();
   return (offers) => {
-    const { structure, assignment, routes, unplaced, extraOptions } = layOut(
-      [...offers.values()].map(({ service }) => service),
-    );
-    const { membership, rejected } = buildMembership(offers, extraOptions);
+    const services = [...offers.values()].map(({ service }) => service);
+    const { structure, assignment, placements, routes, unplaced } = layOut(services);
+    const { membership, rejected } = buildMembership(offers, placements);
     const placed = placeMembership(membership, structure.portRanges, assignment);
     return { desired: { structure, membership: placed, routes }, rejected, unplaced };
   };

@@ -1,17 +1,25 @@
 import type { DiscoveredService } from '../config/discover.ts';
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import { buildRoutes, type Routes } from './maps.ts';
-import { type Assignment, assignSpares, noSpares, placementOf, placeService, type Spares } from './ports.ts';
-import { withoutCookieWords, withoutIdleOptions } from './server-options.ts';
+import {
+  type Assignment,
+  assignSpares,
+  noSpares,
+  type Placement,
+  placementOf,
+  placeService,
+  type Spares,
+} from './ports.ts';
+import { withoutIdleOptions } from './server-options.ts';
 import { buildStructure, type Structure } from './structure.ts';
 
 /** Everything that follows from which services there are, whatever their instances. */
 export interface Layout {
   readonly structure: Structure;
   readonly assignment: Assignment;
+  /** By service; nothing for those that no backend serves. */
+  readonly placements: ReadonlyMap<string, Placement>;
   readonly routes: Routes;
-  /** Options that the servers of a service need beside those of their backend. */
-  readonly extraOptions: ReadonlyMap<string, string>;
   /** Services that are served nowhere, with the reason and what to do about it. */
   readonly unplaced: ReadonlyMap<string, string>;
 }
@@ -38,17 +46,25 @@ export function createLayout(
     layout = {
       structure: withoutIdleOptions(buildStructure(config, services)),
       assignment,
+      placements: findPlacements(config, services, assignment),
       routes: buildRoutes(config, services, assignment),
       unplaced: findUnplaced(config, services, assignment),
-      extraOptions: new Map(
-        services.map((service) => {
-          const placement = placementOf(service, placeService(config, service), assignment);
-          return [service.service, withoutCookieWords(placement?.extraOptions ?? '')];
-        }),
-      ),
     };
     return layout;
   };
+}
+
+function findPlacements(
+  config: HaproxyConfig,
+  services: readonly DiscoveredService[],
+  assignment: Assignment,
+): ReadonlyMap<string, Placement> {
+  return new Map(
+    services.flatMap((service) => {
+      const placement = placementOf(service, placeService(config, service), assignment);
+      return placement === undefined ? [] : [[service.service, placement] as const];
+    }),
+  );
 }
 
 function findUnplaced(

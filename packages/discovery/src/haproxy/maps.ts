@@ -3,7 +3,6 @@ import path from 'node:path';
 import type { DiscoveredService } from '../config/discover.ts';
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import { type Assignment, notesOf, placementOf, placeService, portRangesOf, rangeFrontend } from './ports.ts';
-import type { Executed } from './runtime.ts';
 import { mapFile } from './structure.ts';
 
 /** What a frontend looks up: a host or a port, and the backend that it leads to. */
@@ -166,8 +165,11 @@ export function parseMap(text: string): RunningEntry[] {
   });
 }
 
-/** What became of commands for maps. */
-export type MapsExecuted = { readonly kind: 'done' } | Exclude<Executed, { readonly kind: 'done' }>;
+/** What became of the steps of a map: all taken, none because another worker has taken over, or refused in part. */
+export type ExecutedMap =
+  | { readonly kind: 'done' }
+  | { readonly kind: 'other-worker' }
+  | { readonly kind: 'refused'; readonly replies: readonly string[] };
 
 /**
  * Executes the steps of one map; what is refused says so, and the map has to be read again. Every command is one line
@@ -178,7 +180,7 @@ export async function executeMapSteps(
   ask: Ask,
   file: string,
   steps: readonly MapStep[],
-): Promise<MapsExecuted> {
+): Promise<ExecutedMap> {
   const single = steps.flatMap((step) => (step.kind === 'replace' ? [] : [commandOf(file, step)]));
   let executed = await executeSilent(ask, single);
   for (const step of steps) {
@@ -206,7 +208,7 @@ async function replaceMap(
   ask: Ask,
   file: string,
   entries: ReadonlyMap<string, string>,
-): Promise<MapsExecuted> {
+): Promise<ExecutedMap> {
   const prepared = await ask([`prepare map ${file}`]);
   if (prepared === undefined) return { kind: 'other-worker' };
   const version = /^New version created: (\d+)$/.exec(prepared[0]?.trim() ?? '')?.[1];
@@ -222,7 +224,7 @@ async function replaceMap(
 }
 
 /** HAProxy answers an empty line for success; anything else is a refusal. */
-async function executeSilent(ask: Ask, commands: readonly string[]): Promise<MapsExecuted> {
+async function executeSilent(ask: Ask, commands: readonly string[]): Promise<ExecutedMap> {
   if (commands.length === 0) return { kind: 'done' };
   const answers = await ask(commands);
   if (answers === undefined) return { kind: 'other-worker' };

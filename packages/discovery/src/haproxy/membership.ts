@@ -4,6 +4,7 @@ import { type Instance, type InstanceId, instanceId, type Rejection } from '@tan
 
 import type { InstanceOption } from '../config/discover.ts';
 import type { HoldKind, Offer, Offers } from '../output.ts';
+import type { Placement } from './ports.ts';
 import { parseServerOptions } from './server-options.ts';
 import type { Structure } from './structure.ts';
 
@@ -55,31 +56,28 @@ interface BuiltServers {
 
 /**
  * Turns offers into the servers of every known service. Pure but for its memory: equal records give the same servers,
- * and services in which nothing has changed the same arrays.
+ * and services in which nothing has changed the same arrays. A service without a placement has a backend of its name.
  */
 export function createMembershipBuilder(): (
   offers: Offers,
-  extraOptions?: ReadonlyMap<string, string>,
+  placements?: ReadonlyMap<string, Placement>,
 ) => BuiltMembership {
-  const builders = new Map<
-    string,
-    { accepted: readonly InstanceOption[]; extra: string; build: (offer: KnownOffer) => BuiltServers }
-  >();
-  return (offers, extraOptions) => {
+  const builders = new Map<string, ServersBuilder>();
+  return (offers, placements) => {
     const membership = new Map<string, readonly Server[]>();
     const rejected = new Map<string, readonly Rejection[]>();
     for (const [name, offer] of offers) {
       const accepted = offer.service.config.instanceOptions;
+      const { backend, options } = placements?.get(name) ?? { backend: name, options: '' };
       let builder = builders.get(name);
-      const extra = extraOptions?.get(name) ?? '';
-      if (builder === undefined || builder.extra !== extra || !isSame(builder.accepted, accepted)) {
-        builder = { accepted, extra, build: createServersBuilder(accepted, extra) };
+      if (builder?.options !== options || !isSame(builder.accepted, accepted)) {
+        builder = { accepted, options, build: createServersBuilder(accepted, options) };
         builders.set(name, builder);
       }
       const { instances, holds } = offer;
       if (instances === undefined) continue;
       const { servers, rejections } = builder.build({ instances, holds });
-      membership.set(name, servers);
+      membership.set(backend, servers);
       if (rejections.length > 0) rejected.set(name, rejections);
     }
     for (const name of builders.keys()) if (!offers.has(name)) builders.delete(name);
@@ -92,11 +90,17 @@ export function buildMembership(offers: Offers): BuiltMembership {
   return createMembershipBuilder()(offers);
 }
 
+interface ServersBuilder {
+  readonly accepted: readonly InstanceOption[];
+  readonly options: string;
+  readonly build: (offer: KnownOffer) => BuiltServers;
+}
+
 type KnownOffer = Pick<Offer, 'holds'> & { readonly instances: readonly Instance[] };
 
 function createServersBuilder(
   accepted: readonly InstanceOption[],
-  extra: string,
+  shared: string,
 ): (offer: KnownOffer) => BuiltServers {
   const translated = new WeakMap<Instance, Translated>();
   /** Servers that differ from what their records say, as they were last time. */
@@ -105,7 +109,7 @@ function createServersBuilder(
 
   function translate(instance: Instance): Translated {
     let known = translated.get(instance);
-    if (known === undefined) translated.set(instance, (known = toServer(instance, accepted, extra)));
+    if (known === undefined) translated.set(instance, (known = toServer(instance, accepted, shared)));
     return known;
   }
 
@@ -158,9 +162,7 @@ function isSameMap(a: ReadonlyMap<InstanceId, HoldKind>, b: ReadonlyMap<Instance
 }
 
 const MAX_WEIGHT = 256;
-const MAX_NAME = 128;
-/** As long as a name may be, and the mark of its options. */
-const SERVER_NAME = /^[A-Za-z0-9_.:-]{1,137}$/;
+const SERVER_NAME = /^[A-Za-z0-9_.:-]{1,128}$/;
 
 interface Translated {
   readonly server: Server | undefined;
@@ -174,16 +176,19 @@ interface Translated {
  * or expanded by HAProxy, a name with other characters could become another line of its file or another command
  * (HAProxy reference 6.1 and 6.2). Such an instance is set aside.
  */
-function toServer(instance: Instance, accepted: readonly InstanceOption[], extra: string): Translated {
+function toServer(instance: Instance, accepted: readonly InstanceOption[], shared: string): Translated {
   const place = instance.name.slice(0, 128);
   const endpoint = toEndpoint(instance);
   if ('reason' in endpoint) return { server: undefined, rejection: { place, reason: endpoint.reason } };
-  const own = ownOptions(instance, accepted, extra);
-  const name = own.text === '' ? endpoint.name : markedName(endpoint.name, own.text);
+  const own = ownOptions(instance, endpoint.name, accepted);
+  const options = `${shared} ${own.text}`.trim();
+  const name = options === '' ? endpoint.name : markedName(endpoint.name, options);
+  if (!SERVER_NAME.test(name))
+    return { server: undefined, rejection: { place, reason: 'the name is too long for options beside it' } };
   const weight = Math.max(0, Math.min(own.weight ?? instance.weight ?? 1, MAX_WEIGHT));
   const { address, port } = endpoint;
   return {
-    server: { name, id: idOf(name), address, port, weight, state: 'ready', options: own.text },
+    server: { name, id: idOf(name), address, port, weight, state: 'ready', options },
     rejection:
       own.complaints.length === 0
         ? undefined
@@ -191,11 +196,16 @@ function toServer(instance: Instance, accepted: readonly InstanceOption[], extra
   };
 }
 
-function ownOptions({ haproxyServerOptions }: Instance, accepted: readonly InstanceOption[], extra: string) {
+function ownOptions(
+  { haproxyServerOptions }: Instance,
+  name: ServerName,
+  accepted: readonly InstanceOption[],
+) {
   if (haproxyServerOptions === undefined || haproxyServerOptions === '')
-    return { weight: undefined, text: extra, complaints: [] };
+    return { weight: undefined, text: '', complaints: [] };
   const own = parseServerOptions(haproxyServerOptions, accepted);
-  return { ...own, text: [extra, own.text].filter((text) => text !== '').join(' ') };
+  if (own.text === '' || SERVER_NAME.test(markedName(name, own.text))) return own;
+  return { ...own, text: '', complaints: [...own.complaints, 'the name is too long for options beside it'] };
 }
 
 function markedName(name: ServerName, options: string): ServerName {
@@ -217,7 +227,7 @@ function toEndpoint({
   if (address === '0.0.0.0' || address === '::')
     return { reason: 'the host is the unspecified address: HAProxy would go wherever its client wanted to' };
   const text = name === '' ? `${address}:${port}` : `${name}_${address}:${port}`;
-  if (text.length > MAX_NAME || !SERVER_NAME.test(text))
+  if (!SERVER_NAME.test(text))
     return { reason: 'the name holds characters other than letters, digits and _.:-, or is too long' };
   return { name: text as ServerName, address, port };
 }
@@ -293,8 +303,6 @@ export function adoptServers(
 }
 
 const MARK = /:([0-9a-f]{8})$/;
-/** What options may be made of, whoever has chosen them (config/lines.ts). */
-const OPTION_WORDS = /^[A-Za-z0-9 _.:/,%+=@-]+$/;
 
 /** The own options of the servers in a file that Tandem wrote: their names say how they must read. */
 export function optionsInFile(text: string): ReadonlyMap<string, string> {
@@ -306,7 +314,7 @@ export function optionsInFile(text: string): ReadonlyMap<string, string> {
     const end = words.at(-1) === 'disabled' ? -1 : words.length;
     for (let start = 1; start < words.length; start += 1) {
       const options = words.slice(start, end).join(' ');
-      if (markOf(options) === mark && OPTION_WORDS.test(options)) found.set(name, options);
+      if (markOf(options) === mark) found.set(name, options);
     }
   }
   return found;

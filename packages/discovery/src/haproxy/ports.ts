@@ -175,11 +175,11 @@ function isIn(place: Place | undefined, mode: Mode): boolean {
   return place?.kind === 'spare' && place.mode === mode;
 }
 
-/** Where the servers of a service go, and the options that they need there beside those of the backend. */
+/** Where the servers of a service go, and the options that all of them carry there as their own. */
 export interface Placement {
   readonly backend: string;
   /** In a spare, the `server_options` of the service: the backend does not know whom it will serve. */
-  readonly extraOptions: string;
+  readonly options: string;
 }
 
 /** Undefined for a service that no backend serves. */
@@ -188,19 +188,19 @@ export function placementOf(
   place: Place,
   { spares }: Assignment,
 ): Placement | undefined {
-  if (place.kind === 'own') return { backend: service, extraOptions: '' };
+  if (place.kind === 'own') return { backend: service, options: '' };
   const backend = spares.assigned.get(service);
   return place.kind === 'impossible' || backend === undefined
     ? undefined
-    : { backend, extraOptions: serverOptions };
+    : { backend, options: serverOptions };
 }
 
 /** One array, so that whoever compares sees that nothing has changed. */
 const NOBODY: readonly never[] = [];
 
 /**
- * The membership by backend, from the membership by service. A spare that nobody has is empty, and so is one whose
- * service is new there and not known yet: whatever HAProxy still has in it belongs to somebody else.
+ * The membership with what spares there are. One that nobody has is empty, and so is one whose service is new there
+ * and not known yet: whatever HAProxy still has in it belongs to somebody else.
  */
 export function placeMembership(
   membership: Membership,
@@ -209,15 +209,15 @@ export function placeMembership(
 ): Membership {
   if (ranges.length === 0) return membership;
   const placed = new Map(membership);
-  for (const { mode, spares: count } of ranges) {
-    for (let number = 1; number <= count; number += 1) placed.set(spareName(mode, number), NOBODY);
-  }
   for (const service of homeless.keys()) placed.delete(service);
-  for (const [service, spare] of spares.assigned) {
-    const servers = membership.get(service);
-    placed.delete(service);
-    if (servers !== undefined) placed.set(spare, servers);
-    else if (!newcomers.has(service)) placed.delete(spare);
+  const kept = new Set(
+    [...spares.assigned].filter(([service]) => !newcomers.has(service)).map(([, spare]) => spare),
+  );
+  for (const { mode, spares: count } of ranges) {
+    for (let number = 1; number <= count; number += 1) {
+      const spare = spareName(mode, number);
+      if (!placed.has(spare) && !kept.has(spare)) placed.set(spare, NOBODY);
+    }
   }
   return placed;
 }

@@ -168,9 +168,9 @@ function view(
   return {
     ...rest,
     description,
-    proxies: proxies.map((proxy, index) => ({
+    proxies: proxies.map(({ serverOptions, ...proxy }) => ({
       ...proxy,
-      servers: serversOf(proxy.name, structure.proxies[index]?.serverOptions ?? ''),
+      servers: serversOf(proxy.name, serverOptions),
     })),
   };
 }

@@ -1,9 +1,12 @@
 import { readFile, rm } from 'node:fs/promises';
 
+import { isTandemError, type Log } from '@tandem/core';
+
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import { type ConfigFile, createConfigFile } from './config-file.ts';
 import {
   type Ask,
+  type ExecutedMap,
   executeMapSteps,
   type MapStep,
   notesIn,
@@ -14,7 +17,7 @@ import {
   type RouteTable,
 } from './maps.ts';
 import { readNotes, type Spares } from './ports.ts';
-import type { Executed } from './runtime.ts';
+import { askWorker, type RunningIdentity } from './runtime.ts';
 import { buildStructure, mapFilesOf } from './structure.ts';
 
 /** Keeps HAProxy's maps, on disk and in its memory, what they shall be. */
@@ -42,9 +45,25 @@ export interface Worker {
   readonly ask: Ask;
 }
 
+/** A worker that does not answer any more has lost its place to another, or will. */
+export function openWorker(socket: string, identity: RunningIdentity, signal: AbortSignal): Worker {
+  return {
+    incarnation: identity.incarnation,
+    async ask(commands) {
+      try {
+        return await askWorker(socket, commands, identity, signal);
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
+        return undefined;
+      }
+    },
+  };
+}
+
 /** How many entries were changed, or why not all of them were. */
 export type RoutingOutcome =
-  { readonly kind: 'done'; readonly changes: number } | Exclude<Executed, { readonly kind: 'done' }>;
+  { readonly kind: 'done'; readonly changes: number } | Exclude<ExecutedMap, { readonly kind: 'done' }>;
 
 /** Maps that nobody wants to be different are looked at this often, in case somebody else has changed them. */
 const LOOK_AGAIN_MS = 750;
@@ -54,7 +73,7 @@ const LOOKING_SHARE = 20;
 interface MapFile {
   readonly file: ConfigFile;
   table?: RouteTable;
-  bytes?: Buffer;
+  parts: readonly Buffer[];
 }
 
 /** What was seen to be right: to be believed for a while. */
@@ -64,42 +83,50 @@ interface Settled {
   readonly until: number;
 }
 
-export function createRouting(now: () => number = () => performance.now()): Routing {
-  return new MapKeeper(now);
+export function createRouting({
+  log,
+  now = () => performance.now(),
+}: {
+  log: Log;
+  now?: () => number;
+}): Routing {
+  return new MapKeeper(log, now);
 }
 
 class MapKeeper implements Routing {
+  readonly #log: Log;
   readonly #now: () => number;
   readonly #files = new Map<string, MapFile>();
   #settled: Settled | undefined;
 
-  constructor(now: () => number) {
+  constructor(log: Log, now: () => number) {
+    this.#log = log;
     this.#now = now;
   }
 
   async write(routes: Routes, needed: readonly string[]): Promise<void> {
     for (const [name, table] of routes) {
       const open = this.#open(name);
-      if (open.table !== table) open.bytes = Buffer.from(renderMap(table));
+      if (open.table !== table) open.parts = partsOf(table);
       open.table = table;
-      await open.file.write([open.bytes ?? NOTHING]);
+      await open.file.write(open.parts);
     }
     for (const name of needed) {
       const { file } = this.#open(name);
       if (!routes.has(name) && (await file.read()) === undefined)
-        await file.write([Buffer.from(renderMap({ entries: new Map(), notes: [] }))]);
+        await file.write(partsOf({ entries: new Map(), notes: [] }));
     }
   }
 
   async withdraw(routes: Routes, worker: Worker): Promise<RoutingOutcome> {
     if (this.#isSettled(routes, worker)) return UNCHANGED;
-    return converge(routes, worker, ({ kind }) => kind === 'delete');
+    return this.#tell('withdraw', await converge(routes, worker, ({ kind }) => kind === 'delete'));
   }
 
   async complete(routes: Routes, worker: Worker): Promise<RoutingOutcome> {
     if (this.#isSettled(routes, worker)) return UNCHANGED;
     const startedAt = this.#now();
-    const outcome = await converge(routes, worker, () => true);
+    const outcome = this.#tell('complete', await converge(routes, worker, () => true));
     if (outcome.kind === 'done') this.#settle(routes, worker, startedAt);
     return outcome;
   }
@@ -123,8 +150,19 @@ class MapKeeper implements Routing {
     }
   }
 
+  #tell(stage: string, outcome: RoutingOutcome): RoutingOutcome {
+    if (outcome.kind === 'done' && outcome.changes > 0)
+      this.#log.info({ stage, count: outcome.changes }, "updated HAProxy's maps");
+    if (outcome.kind === 'refused')
+      this.#log.warn({ replies: outcome.replies }, 'HAProxy refused a part of an update of its maps');
+    return outcome;
+  }
+
   #open(name: string): MapFile {
-    const open = this.#files.get(name) ?? { file: createConfigFile(name, { keepsForeign: false }) };
+    const open = this.#files.get(name) ?? {
+      file: createConfigFile(name, { keepsForeign: false }),
+      parts: [],
+    };
     this.#files.set(name, open);
     return open;
   }
@@ -141,14 +179,15 @@ class MapKeeper implements Routing {
   }
 
   async #areFilesRight(routes: Routes): Promise<boolean> {
-    for (const name of routes.keys()) {
-      if (!(await this.#open(name).file.isIntact())) return false;
-    }
-    return true;
+    const intact = await Promise.all([...routes.keys()].map((name) => this.#open(name).file.isIntact()));
+    return intact.every(Boolean);
   }
 }
 
-const NOTHING = Buffer.alloc(0);
+function partsOf(table: RouteTable): Buffer[] {
+  return [Buffer.from(renderMap(table))];
+}
+
 const UNCHANGED: RoutingOutcome = { kind: 'done', changes: 0 };
 
 async function converge(

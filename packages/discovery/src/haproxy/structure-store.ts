@@ -40,7 +40,7 @@ const StoredStructure = z.object({
       mode,
       balance: z.string(),
       serverOptions: z.string(),
-      firstCheckMs: absent(z.number()),
+      firstCheckMs: z.number().exactOptional(),
       frontendLines: lines,
       backendLines: lines,
     }),

@@ -16,8 +16,11 @@ export interface Proxy {
   readonly balance: string;
   /** Options of every server, beside its own. */
   readonly serverOptions: string;
-  /** How long a server that joins may wait for HAProxy's own first check; it is in no file. */
-  readonly firstCheckMs: number | undefined;
+  /**
+   * How long a server that joins waits for HAProxy's own first check; undefined when it does not wait. It stands in no
+   * file.
+   */
+  readonly firstCheckMs?: number;
   readonly frontendLines: readonly string[];
   readonly backendLines: readonly string[];
 }
@@ -82,7 +85,7 @@ function toProxy(config: HaproxyConfig, service: DiscoveredService): Proxy | und
     mode: discover.mode,
     balance: discover.balance ?? DEFAULT_BALANCE,
     serverOptions: discover.serverOptions,
-    firstCheckMs: discover.firstCheckMs,
+    ...(discover.firstCheckMs === undefined ? {} : { firstCheckMs: discover.firstCheckMs }),
     frontendLines: discover.frontend,
     backendLines: discover.backend,
   };
@@ -96,7 +99,6 @@ function spareProxies({ mode, spares, balance }: PortRange): Proxy[] {
     mode,
     balance,
     serverOptions: '',
-    firstCheckMs: undefined,
     frontendLines: [],
     backendLines: [],
   }));
@@ -146,6 +148,7 @@ export function viewStructure(structure: Structure) {
       name: proxy.name,
       mode: proxy.mode,
       balance: proxy.balance,
+      serverOptions: proxy.serverOptions,
       isHttp: proxy.mode === 'http',
       hasFrontend: proxy.bind !== undefined,
       bind: proxy.bind === undefined ? '' : bindArguments(proxy.bind, proxy.bindOptions),

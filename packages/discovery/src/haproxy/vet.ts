@@ -47,7 +47,8 @@ export interface VetDeps {
  * every new connection for two seconds (HAProxy reference 3.3), so new addresses are tried first. When HAProxy refuses
  * the whole, the services and shared frontends that changed are asked one by one: one bad input hurts only itself.
  */
-export async function vetStructure(wanted: Structure, deps: VetDeps): Promise<Vetted> {
+export async function vetStructure(wanted: Structure, { check, ...rest }: VetDeps): Promise<Vetted> {
+  const deps = { ...rest, check: async (text: string) => withoutPids(await check(text)) };
   const taken = await findTaken(wanted, deps);
   const bindable = without(wanted, taken, deps.good);
   const complaint = await deps.check(renderSample(bindable));
@@ -55,11 +56,16 @@ export async function vetStructure(wanted: Structure, deps: VetDeps): Promise<Ve
   const common = { ...bindable, sharedFrontends: [], proxies: bindable.proxies.filter(isWaiting) };
   if ((await deps.check(renderSample(common))) !== undefined) return { kind: 'refused', complaint };
   const refused = await findRefused(bindable, common, deps);
-  const rest = without(bindable, refused, deps.good);
-  const isEnough = refused.length > 0 && (await deps.check(renderSample(rest))) === undefined;
+  const remaining = without(bindable, refused, deps.good);
+  const isEnough = refused.length > 0 && (await deps.check(renderSample(remaining))) === undefined;
   return isEnough
-    ? { kind: 'accepted', structure: rest, setAside: [...taken, ...refused] }
+    ? { kind: 'accepted', structure: remaining, setAside: [...taken, ...refused] }
     : { kind: 'refused', complaint };
+}
+
+/** The same complaint in the same words, so that whoever tells of it tells once. */
+function withoutPids(complaint: string | undefined): string | undefined {
+  return complaint?.replaceAll(/^(\[[A-Z]+\]) +\(\d+\)/gm, '$1');
 }
 
 function isWaiting({ name }: Proxy): boolean {
