@@ -3,9 +3,6 @@ import { compareInstances, type Instance, uniqueInstances } from '@tandem/core';
 import type { GuardPolicy } from './config/selection.ts';
 import { type Guard, guardChange, mergeInstances, openGuard, passTime } from './guard.ts';
 
-/** The last good instances of every service. A service that nothing is known of is not in it. */
-type Catalog = ReadonlyMap<string, CatalogEntry>;
-
 export interface CatalogEntry {
   readonly instances: readonly Instance[];
   /** True when the source reports none that can be used, and the last ones are kept. */

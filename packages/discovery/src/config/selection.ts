@@ -62,4 +62,3 @@ export const ConfiguredInstance = z
 export type Filter = z.output<typeof FilterSection>;
 export type GuardPolicy = z.output<typeof GuardSection>;
 export type LocalityPolicy = z.output<typeof LocalitySection>;
-type SubsetPolicy = z.output<typeof SubsetSection>;
