@@ -622,6 +622,126 @@ describe('disturbances', () => {
   });
 });
 
+describe('what somebody else does', () => {
+  /** Long before anything would come round by itself. */
+  const SOON_MS = 5_000;
+  const nameOf = (origin: Origin, name: string) => `${name}_127.0.0.1:${origin.port}`;
+
+  for (const [what, commandsFor] of [
+    [
+      'a server added by hand',
+      () => ['add server web/rogue 127.0.0.1:9', 'set server web/rogue state ready'],
+    ],
+    ['a member in maintenance', (name: string) => [`set server web/${name} state maint`]],
+    ['a member in drain', (name: string) => [`set server web/${name} state drain`]],
+    ['another weight', (name: string) => [`set server web/${name} weight 200`]],
+    ['a deleted member', (name: string) => [`set server web/${name} state maint`, `del server web/${name}`]],
+  ] as const) {
+    scenario(`${what} is put right soon, without a change and without a reload`, async (world) => {
+      const { say } = await serving(world, [a.instance('a'), b.instance('b')]);
+      // Only a server that was added at run time can be deleted.
+      say([a.instance('a'), b.instance('b'), c.instance('c')]);
+      await world.becomes('web', ['a', 'b', 'c']);
+      await world.operate(...commandsFor(nameOf(c, 'c')));
+      await eventually(async () => {
+        assert.equal(world.logged('HAProxy is not as it was left, looking after it').length, 1);
+        assert.deepEqual(await world.servers('web'), await world.serversInFile('web'));
+        assert.equal((await world.servers('web')).length, 3);
+      }, SOON_MS);
+      assert.equal(world.reloads(), 0);
+    });
+  }
+
+  scenario('a file that was edited or deleted is as it was, soon', async (world) => {
+    await serving(world);
+    const text = await readFile(world.config.configFile, 'utf8');
+    for (const disturb of [
+      () => rm(world.config.configFile),
+      () => writeFile(world.config.configFile, '# nothing\n'),
+    ]) {
+      await disturb();
+      await eventually(
+        async () => assert.equal(await readFile(world.config.configFile, 'utf8'), text),
+        SOON_MS,
+      );
+    }
+    assert.equal(world.reloads(), 0);
+  });
+
+  scenario(
+    'is left alone where it is respected: a member that was taken out of rotation stays out',
+    async (world) => {
+      const { say, port } = await serving(world, [a.instance('a'), b.instance('b')]);
+      await sleep(600);
+      await world.operate(
+        `set server web/${nameOf(a, 'a')} state drain`,
+        `set server web/${nameOf(b, 'b')} weight 9`,
+      );
+      await eventually(async () =>
+        assert.deepEqual(await world.servers('web'), [`${nameOf(b, 'b')} 127.0.0.1:${b.port} 1`]),
+      );
+      say([a.instance('a', 5), b.instance('b'), c.instance('c')]);
+      await eventually(async () => assert.equal((await world.servers('web')).length, 2));
+      await sleep(1_200);
+      const served = (await world.servers('web')).map((server) => server.split('_')[0]);
+      assert.deepEqual(served, ['b', 'c']);
+      assert.notEqual(await ask(port), String(a.port));
+      await world.operate(`set server web/${nameOf(a, 'a')} state ready`);
+      await world.becomes('web', ['a', 'b', 'c']);
+      assert.equal(world.reloads(), 0);
+    },
+    { foreign_holds: 'respect' },
+  );
+});
+
+describe('servers of their own kind', () => {
+  scenario('options of an announcement: they count, change and go without a reload', async (world) => {
+    const { say, port } = await serving(world);
+    const spare = (haproxyServerOptions: string) => ({ ...b.instance('b'), haproxyServerOptions });
+    say([a.instance('a'), spare('backup weight 7 cookie x')]);
+    await world.becomes('web', ['a', 'b']);
+    for (let count = 0; count < 5; count += 1) assert.equal(await ask(port), String(a.port));
+    assert.match((await world.servers('web'))[1] ?? '', /^b_[\d.:]+:[0-9a-f]{8} .* 7$/);
+    await assertLoadable(world);
+    // Only the weight: the same server.
+    const [, before] = await world.servers('web');
+    say([a.instance('a'), spare('backup weight 9')]);
+    await eventually(async () => assert.equal((await world.servers('web'))[1], before?.replace(/7$/, '9')));
+    say([spare('maxconn 50')]);
+    await world.becomes('web', ['b']);
+    assert.equal(await ask(port), String(b.port));
+    assert.match(await readFile(world.config.configFile, 'utf8'), / server b_\S+ .* maxconn 50\n/);
+    assert.equal(world.reloads(), 0);
+  });
+
+  scenario(
+    'a gate: a newcomer waits for its first check or the time limit, and holds nobody up',
+    async (world) => {
+      const gone = await freePort();
+      const port = await freePort();
+      const dead = { name: 'dead', host: '127.0.0.1', port: gone };
+      const section = { server_options: 'check inter 100ms rise 1 fall 1', gate: { first_check: '4s' } };
+      world.registry.say('/services/web', [a.instance('a')]);
+      world.start([service('web', `127.0.0.1:${port}`, section)]);
+      await world.becomes('web', ['a']);
+      world.registry.say('/services/web', [a.instance('a'), dead]);
+      await eventually(async () => assert.equal((await world.serversInFile('web')).length, 2));
+      world.registry.say('/services/web', [b.instance('b'), dead]);
+      // Whoever leaves stays until the newcomer has passed.
+      await eventually(async () => {
+        assert.deepEqual(
+          (await world.servers('web')).map((server) => server.split('_')[0]),
+          ['b'],
+        );
+      });
+      assert.equal(await ask(port), String(b.port));
+      await world.becomes('web', ['b', 'dead']);
+      assert.equal(await ask(port), String(b.port));
+      assert.equal(world.reloads(), 0);
+    },
+  );
+});
+
 describe('the ends of a life', () => {
   scenario('without the registry a start serves the saved catalog', async (world) => {
     const { daemon, web, port } = await serving(world, [a.instance('a'), b.instance('b')]);

@@ -42,6 +42,7 @@ export type { Structure } from './haproxy/structure.ts';
 export type { HoldKind, Offer, Offers, Output } from './output.ts';
 export { type Circumstances, ORDINARY, planChanges, type Step } from './haproxy/plan.ts';
 export { RunningView } from './haproxy/running-view.ts';
+export { createStateReader } from './haproxy/server-state.ts';
 export { parseServerOptions } from './haproxy/server-options.ts';
 export { abilitiesOf, staticOption } from './haproxy/versions.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';

@@ -29,7 +29,7 @@ const desiredOf = (name: string): Desired => ({
 const DONE: Applied = { kind: 'done' };
 
 /** Runs `keepApplied` on an applier that the test scripts. */
-function keeping(applier: Applier) {
+function keeping(applier: Pick<Applier, 'apply' | 'look'>) {
   const controller = new AbortController();
   const bell = createLatest<true>(controller.signal);
   const { log, entries } = recordingLog();

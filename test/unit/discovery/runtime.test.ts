@@ -3,7 +3,14 @@ import path from 'node:path';
 import { describe, test } from 'node:test';
 
 import { readMasterPid, readRunning } from '@tandem/discovery';
-import { converse, executeSteps, readIdentity, type Step } from '@tandem/discovery/testing';
+import {
+  converse,
+  createStateReader,
+  executeSteps,
+  readIdentity,
+  type Server,
+  type Step,
+} from '@tandem/discovery/testing';
 
 import { inDirectory, info, prompted, serversOf, withFakeSocket } from './support.ts';
 
@@ -17,6 +24,7 @@ function serverLine(name: string, address: string, port: number, admin: number, 
 const IDENTITY = { incarnation: '42:1700000000', version: '2.6.12', mark: 'tandem 0123456789abcdef' };
 const [server] = serversOf([{ name: 'a', host: '::1', port: 80, weight: 2 }]);
 const ADDED = 'New server registered.\n';
+const DELETED = 'Server deleted.\n';
 
 function unreachable(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'HAPROXY_UNREACHABLE';
@@ -59,8 +67,36 @@ describe('reading', () => {
     );
   });
 
+  test('what is as expected is the expected, however the answer is cut', async () => {
+    const [a, b] = serversOf([
+      { name: 'a', host: '10.0.0.1', port: 80 },
+      { name: 'b', host: '2001:db8::1', port: 80, weight: 3 },
+    ]);
+    assert.ok(a && b);
+    const line = ({ name, id, address, port, weight }: Server) =>
+      `3 web ${id} ${name} ${address} 2 0 ${weight} 1 9 1 0 0 0 0 0 0 - ${port} - 0 0 - - 0`;
+    const expected = new Map<string, readonly Server[]>([['web', [a, b]]]);
+    const whole = prompted([info(), ['1', HEADER, line(b), line(a), ''].join('\n')]);
+    const other = prompted([info(), ['1', HEADER, line(a), line({ ...b, weight: 9 }), ''].join('\n')]);
+    for (let cut = 0; cut < whole.length; cut += 7) {
+      const parts = [whole.slice(0, cut), whole.slice(cut)];
+      const reader = createStateReader(expected);
+      for (const part of parts) reader.write(Buffer.from(part));
+      assert.equal(reader.end().get('web'), expected.get('web'));
+    }
+    await withFakeSocket(
+      () => other,
+      async (socket) => {
+        const servers = (await readRunning(socket, undefined, expected)).backends.get('web');
+        assert.equal(servers?.[0], a);
+        assert.deepEqual([servers?.[1]?.name, servers?.[1]?.weight], [b.name, 9]);
+      },
+    );
+  });
+
   for (const [what, answer] of [
     ['that closes without a word', ''],
+    ['that closes in the middle of its servers', `\n> ${info()}\n> 1\n${serverLine('a', '10.0.0.1', 80, 0)}`],
     ['that closes in the middle', '\n> Name: HAProxy\nPid: 42\n'],
     ['that is on its way out', prompted([info({ Stopping: '1' })])],
     ['that does not say who it is', prompted(['Name: HAProxy\n'])],
@@ -68,7 +104,7 @@ describe('reading', () => {
     test(`a HAProxy ${what} is unreachable`, () =>
       withFakeSocket(
         () => answer,
-        (socket) => assert.rejects(readIdentity(socket), unreachable),
+        (socket) => assert.rejects(readRunning(socket), unreachable),
       ));
   }
 
@@ -172,6 +208,76 @@ describe('executing', () => {
       () => prompted([info({ Pid: '43' }), '']),
       async (socket) =>
         assert.deepEqual(await executeSteps(socket, [drain], IDENTITY), { kind: 'other-worker' }),
+    ));
+
+  test('what is put off is told, and is no refusal', () =>
+    withFakeSocket(
+      () =>
+        prompted([
+          info(),
+          '',
+          'Server still has connections attached to it, cannot remove it.\n',
+          '',
+          DELETED,
+        ]),
+      async (socket, heard) => {
+        const remove = (name: string): Step => ({ kind: 'delete', backend: 'web', server: name });
+        assert.deepEqual(await executeSteps(socket, [remove('busy'), remove('gone')], IDENTITY), {
+          kind: 'done',
+          untaken: [remove('busy')],
+        });
+        assert.deepEqual(heard[0]?.split('\n').slice(2, 6), [
+          'set server web/busy state maint',
+          'del server web/busy',
+          'set server web/gone state maint',
+          'del server web/gone',
+        ]);
+      },
+    ));
+
+  test('ten thousand steps go in several conversations, losses last', async () => {
+    const adds = Array.from({ length: 2_500 }, (_, index): Step => ({ ...add, backend: `b${index}` }));
+    await withFakeSocket(
+      (request) => {
+        const commands = request.split('\n').slice(2, -2);
+        return prompted([info(), ...commands.map((command) => (command.startsWith('add') ? ADDED : ''))]);
+      },
+      async (socket, heard) => {
+        assert.deepEqual(await executeSteps(socket, [drain, ...adds], IDENTITY), {
+          kind: 'done',
+          untaken: [],
+        });
+        assert.equal(heard.length, 4);
+        assert.match(heard.at(-1) ?? '', /^prompt\nshow info\nset server web\/old state drain\nquit\n$/);
+      },
+    );
+  });
+
+  test('a payload goes line by line to an empty one, and its prompts are no part of the answer', () =>
+    withFakeSocket(
+      () => `\n> ${info()}\n> + + + \n> no such map\n> `,
+      async (socket, heard) => {
+        const request = { line: 'add map #0', payload: ['a.example web', 'b.example api'] };
+        const [, answer, other] = await converse(socket, ['show info', request, 'show map']);
+        assert.deepEqual([answer, other], ['', 'no such map']);
+        assert.equal(
+          heard[0],
+          'prompt\nshow info\nadd map #0 <<\na.example web\nb.example api\n\nshow map\nquit\n',
+        );
+      },
+    ));
+
+  test('a payload that could end too soon, or is too long, is never sent', () =>
+    withFakeSocket(
+      () => prompted(['']),
+      async (socket, heard) => {
+        for (const payload of [[''], ['a\n\nshow env'], ['a\rb'], ['x'.repeat(12_300)]])
+          await assert.rejects(
+            converse(socket, [{ line: 'add map x', payload }]),
+            /too long or not one line/,
+          );
+        assert.deepEqual(heard, []);
+      },
     ));
 
   test('a command that would be two, or too long, is never sent', () =>

@@ -4,23 +4,18 @@ import path from 'node:path';
 import { isTandemError, type Log, messageOf, sleep, TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
-import {
-  createStructureChooser,
-  RETRY_REFUSED_MS,
-  type Shortfall,
-  type StructureChooser,
-} from './choose-structure.ts';
+import { createStructureChooser, RETRY_REFUSED_MS, type StructureChooser } from './choose-structure.ts';
 import { type ConfigFile, createConfigFile } from './config-file.ts';
 import type { Desired } from './desired.ts';
 import { adoptServers, type Membership, optionsInFile } from './membership.ts';
 import { isGated, type Plan, planChanges, type ReloadReason, type Step } from './plan.ts';
+import { createObserver, isSameWorker, type Observer } from './observe.ts';
 import type { HaproxyProcess } from './process.ts';
 import { renderParts, type RenderedParts } from './render.ts';
 import { type ForeignHolds, RunningView } from './running-view.ts';
-import { converse, type Executed, executeSteps, type RunningIdentity } from './runtime.ts';
-import { parsePassed, parseQuiet } from './server-state.ts';
+import { type Executed, executeSteps, type RunningIdentity } from './runtime.ts';
 import type { StructureStore } from './structure-store.ts';
-import { abilitiesOf } from './versions.ts';
+import type { SetAside } from './vet.ts';
 import { createWorkers, type Workers } from './workers.ts';
 
 /** Makes HAProxy, and the file on disk, what is desired; one call at a time. */
@@ -34,16 +29,18 @@ export interface Applier {
   apply(desired: Desired, signal: AbortSignal): Promise<Applied>;
   /** Whether the file and HAProxy are as they were left. A fraction of a millisecond, now and then a full reading. */
   look(signal: AbortSignal): Promise<Look>;
+  /** What an operator may want to see. */
+  status(): ApplierStatus;
 }
 
-/** What an applier has found and what it cannot do, for people. */
-export interface ApplierReport extends Shortfall {
-  /** The HAProxy that it knows; undefined while none is known. */
-  readonly haproxy: RunningIdentity | undefined;
-}
-
-export interface ReportingApplier extends Applier {
-  report(): ApplierReport;
+export interface ApplierStatus {
+  /** Undefined while no HAProxy is known. */
+  readonly running: RunningIdentity | undefined;
+  readonly foreignHolds: ForeignHolds;
+  /** Services that HAProxy cannot have as they are configured. */
+  readonly setAside: readonly SetAside[];
+  /** Why HAProxy refuses the configuration as a whole, while it does. */
+  readonly complaint: string | undefined;
 }
 
 export type Applied = { readonly kind: 'done' } | { readonly kind: 'later'; readonly ms: number };
@@ -69,25 +66,24 @@ interface Work {
 }
 
 const MIN_RELOAD_INTERVAL_MS = 1_000;
+/** Reloads that do not bring about what they are for come ever more slowly. */
+const MAX_RELOAD_INTERVAL_MS = 60_000;
 /** A reload that fails may cost new connections for 2 s (HAProxy reference 3.3): not to be tried often. */
 const RETRY_FAILED_RELOAD_MS = 10 * 60_000;
 const MAX_ROUNDS = 5;
 const POLL_MS = 10;
 /** How long the runtime waits for the file. */
 const FILE_HEAD_START_MS = 5;
-/** Every server is compared this often; for a great fleet less often, so that it never costs more than a twentieth. */
-const MIN_READING_INTERVAL_MS = 450;
-const READING_SHARE = 20;
-const SAMPLE_INTERVAL_MS = 1_000;
 
-export function createApplier(deps: ApplierDeps): ReportingApplier {
+export function createApplier(deps: ApplierDeps): Applier {
   return new FileFirstApplier(deps);
 }
 
-class FileFirstApplier implements ReportingApplier {
+class FileFirstApplier implements Applier {
   readonly #deps: ApplierDeps;
   readonly #workers: Workers;
   readonly #chooser: StructureChooser;
+  readonly #observer: Observer;
   readonly #file: ConfigFile;
   /** Whether the last write has worked: after one that has not, the runtime waits for the next. */
   #isFileSound = false;
@@ -98,14 +94,15 @@ class FileFirstApplier implements ReportingApplier {
   /** The servers that HAProxy was left with. */
   #members: Membership = new Map();
   #reloadedAt = -Infinity;
-  #nextReadingAt = 0;
-  #nextSampleAt = 0;
+  /** Reloads since all was last as desired. */
+  #reloads = 0;
   #toldHolds = '[]';
 
   constructor(deps: ApplierDeps) {
     this.#deps = deps;
     const { config } = deps;
     this.#workers = createWorkers(config.runtimeSocket);
+    this.#observer = createObserver(config, this.#workers);
     this.#file = createConfigFile(config.configFile);
     const makeDirectories = () => this.#makeDirectories();
     this.#chooser = createStructureChooser({ ...deps, workers: this.#workers, makeDirectories });
@@ -135,10 +132,6 @@ class FileFirstApplier implements ReportingApplier {
     return applied;
   }
 
-  report(): ApplierReport {
-    return { haproxy: this.#view?.identity, ...this.#chooser.shortfall };
-  }
-
   async look(signal: AbortSignal): Promise<Look> {
     if (this.#chooser.isRetryDue()) return 'due';
     const view = this.#view;
@@ -146,9 +139,9 @@ class FileFirstApplier implements ReportingApplier {
     try {
       const identity = await this.#workers.identity(signal);
       if (!isSameWorker(identity, view.identity)) return this.#lose();
-      if (performance.now() >= this.#nextReadingAt && (await this.#read(view, this.#members, signal)))
+      if (this.#observer.isCompareDue() && (await this.#observer.compare(view, this.#members, signal)))
         return this.#tellHolds(view) ? 'due' : 'disturbed';
-      return (await this.#tend(view, signal)) ? 'due' : 'as-left';
+      return (await this.#observer.tend(view, this.#members, signal)) ? 'due' : 'as-left';
     } catch (error) {
       signal.throwIfAborted();
       if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
@@ -156,62 +149,15 @@ class FileFirstApplier implements ReportingApplier {
     }
   }
 
+  status(): ApplierStatus {
+    const { setAside, complaint } = this.#chooser;
+    const foreignHolds = this.#view?.foreignHolds ?? new Map();
+    return { running: this.#view?.identity, foreignHolds, setAside, complaint };
+  }
+
   #lose(): Look {
     this.#view = undefined;
     return 'disturbed';
-  }
-
-  /** Reads every server anew. Says whether something is not as it was left; another worker is `HAPROXY_UNREACHABLE`. */
-  async #read(view: RunningView, membership: Membership, signal: AbortSignal): Promise<boolean> {
-    const { backends, ...identity } = await this.#reading(view.expected(membership), signal);
-    if (!isSameWorker(identity, view.identity))
-      throw new TandemError('HAPROXY_UNREACHABLE', 'another worker has taken over');
-    return view.learn(backends, membership, this.#deps.config.foreignHolds === 'respect');
-  }
-
-  async #reading(expected: Parameters<Workers['read']>[1], signal: AbortSignal) {
-    const startedAt = performance.now();
-    const running = await this.#workers.read(signal, expected);
-    const now = performance.now();
-    this.#nextReadingAt = now + Math.max(MIN_READING_INTERVAL_MS, READING_SHARE * (now - startedAt));
-    return running;
-  }
-
-  /** Asks after servers that wait for something: a first check, or the end of their sessions. */
-  async #tend(view: RunningView, signal: AbortSignal): Promise<boolean> {
-    const now = performance.now();
-    const gated = [...view.waitingBackends];
-    let isDue = false;
-    if (gated.length > 0) {
-      const passed = await this.#askEach(
-        gated,
-        (backend) => `show servers state ${backend}`,
-        parsePassed,
-        signal,
-      );
-      isDue = view.release((backend, name) => passed.get(backend)?.has(name) === true, now);
-    }
-    if (now < this.#nextSampleAt || !abilitiesOf(view.identity.version).deletesDrained) return isDue;
-    this.#nextSampleAt = now + SAMPLE_INTERVAL_MS;
-    const leaving = view.leaving(this.#members);
-    if (leaving.size === 0) return isDue;
-    const quiet = await this.#askEach(
-      [...leaving.keys()],
-      (backend) => `show stat ${backend} 4 -1`,
-      parseQuiet,
-      signal,
-    );
-    return view.sample(leaving, (backend, name) => quiet.get(backend)?.has(name) === true) || isDue;
-  }
-
-  async #askEach<T>(
-    backends: readonly string[],
-    question: (backend: string) => string,
-    parse: (answer: string) => T,
-    signal: AbortSignal,
-  ): Promise<ReadonlyMap<string, T>> {
-    const answers = await converse(this.#deps.config.runtimeSocket, backends.map(question), signal);
-    return new Map(backends.map((backend, index) => [backend, parse(answers[index] ?? '')]));
   }
 
   /** Tells who is held by somebody else, if that has changed. */
@@ -315,7 +261,7 @@ class FileFirstApplier implements ReportingApplier {
     if (this.#view?.isInDoubt === true) {
       const view = this.#view;
       try {
-        await this.#read(view, chosen.membership, signal);
+        await this.#observer.compare(view, chosen.membership, signal);
         this.#tellHolds(view);
         return view;
       } catch (error) {
@@ -327,7 +273,7 @@ class FileFirstApplier implements ReportingApplier {
     if (this.#view !== undefined) return this.#view;
     await writing;
     await this.#ensureRunning(chosen, signal);
-    const view = new RunningView(await this.#reading(chosen.membership, signal));
+    const view = new RunningView(await this.#observer.read(chosen.membership, signal));
     this.#view = view;
     this.#tellHolds(view);
     return view;
@@ -358,8 +304,11 @@ class FileFirstApplier implements ReportingApplier {
         view.advance(plan, chosen.membership, executed.untaken);
         this.#tellHolds(view);
       }
-      if (reload === undefined) return { kind: 'done' };
-      const waitMs = this.#reloadedAt + MIN_RELOAD_INTERVAL_MS - performance.now();
+      if (reload === undefined) {
+        this.#reloads = 0;
+        return { kind: 'done' };
+      }
+      const waitMs = this.#reloadedAt + this.#reloadIntervalMs() - performance.now();
       if (waitMs > 0) return { kind: 'later', ms: Math.ceil(waitMs) };
       await this.#reload(reload, view.identity, work, signal);
     }
@@ -389,6 +338,10 @@ class FileFirstApplier implements ReportingApplier {
     }
   }
 
+  #reloadIntervalMs(): number {
+    return Math.min(MIN_RELOAD_INTERVAL_MS * 2 ** Math.max(0, this.#reloads - 1), MAX_RELOAD_INTERVAL_MS);
+  }
+
   /** Serialised and rate-limited; believed only when a new worker shows the structure that was meant. */
   async #reload(
     reason: ReloadReason,
@@ -398,6 +351,7 @@ class FileFirstApplier implements ReportingApplier {
   ): Promise<void> {
     await writing;
     const startedAt = performance.now();
+    this.#reloads += 1;
     this.#deps.log.info({ reason }, 'reloading HAProxy');
     this.#view = undefined;
     await this.#deps.process.requestReload(signal);
@@ -440,10 +394,6 @@ class FileFirstApplier implements ReportingApplier {
       await sleep(POLL_MS, signal);
     }
   }
-}
-
-function isSameWorker(a: RunningIdentity, b: RunningIdentity): boolean {
-  return a.incarnation === b.incarnation && a.mark === b.mark;
 }
 
 function describeStep(step: Step): string {

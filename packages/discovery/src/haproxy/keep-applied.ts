@@ -10,7 +10,7 @@ const WATCH_MS = 250;
  * and HAProxy are still as they were left. Failures are logged and tried again; they never end the loop.
  */
 export async function keepApplied(deps: {
-  applier: Applier;
+  applier: Pick<Applier, 'apply' | 'look'>;
   desired: () => Desired | undefined;
   changes: AsyncIterable<unknown>;
   look: () => void;

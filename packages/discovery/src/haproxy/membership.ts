@@ -2,7 +2,7 @@ import { isIP, SocketAddress } from 'node:net';
 
 import { type Instance, type InstanceId, instanceId, type Rejection } from '@tandem/core';
 
-import { INSTANCE_OPTIONS, type InstanceOption } from '../config/discover.ts';
+import type { InstanceOption } from '../config/discover.ts';
 import type { HoldKind, Offer, Offers } from '../output.ts';
 import { parseServerOptions } from './server-options.ts';
 import type { Structure } from './structure.ts';
@@ -53,29 +53,37 @@ interface BuiltServers {
   readonly rejections: readonly Rejection[];
 }
 
+/** Where the servers of a service stand. */
+export interface Place {
+  readonly backend: string;
+  /** Options that all of them carry as their own, because the backend does not. */
+  readonly options: string;
+}
+
 /**
  * Turns offers into the servers of every known service. Pure but for its memory: equal records give the same servers,
- * and services in which nothing has changed the same arrays.
+ * and services in which nothing has changed the same arrays. A service without a place has a backend of its name.
  */
-export function createMembershipBuilder(): (offers: Offers) => BuiltMembership {
-  const builders = new Map<
-    string,
-    { accepted: readonly InstanceOption[]; build: (offer: KnownOffer) => BuiltServers }
-  >();
-  return (offers) => {
+export function createMembershipBuilder(): (
+  offers: Offers,
+  places?: ReadonlyMap<string, Place>,
+) => BuiltMembership {
+  const builders = new Map<string, ServersBuilder>();
+  return (offers, places) => {
     const membership = new Map<string, readonly Server[]>();
     const rejected = new Map<string, readonly Rejection[]>();
     for (const [name, offer] of offers) {
       const accepted = offer.service.config.instanceOptions;
+      const { backend, options } = places?.get(name) ?? { backend: name, options: '' };
       let builder = builders.get(name);
-      if (builder === undefined || !isSame(builder.accepted, accepted)) {
-        builder = { accepted, build: createServersBuilder(accepted) };
+      if (builder?.options !== options || !isSame(builder.accepted, accepted)) {
+        builder = { accepted, options, build: createServersBuilder(accepted, options) };
         builders.set(name, builder);
       }
       const { instances, holds } = offer;
       if (instances === undefined) continue;
       const { servers, rejections } = builder.build({ instances, holds });
-      membership.set(name, servers);
+      membership.set(backend, servers);
       if (rejections.length > 0) rejected.set(name, rejections);
     }
     for (const name of builders.keys()) if (!offers.has(name)) builders.delete(name);
@@ -88,9 +96,18 @@ export function buildMembership(offers: Offers): BuiltMembership {
   return createMembershipBuilder()(offers);
 }
 
+interface ServersBuilder {
+  readonly accepted: readonly InstanceOption[];
+  readonly options: string;
+  readonly build: (offer: KnownOffer) => BuiltServers;
+}
+
 type KnownOffer = Pick<Offer, 'holds'> & { readonly instances: readonly Instance[] };
 
-function createServersBuilder(accepted: readonly InstanceOption[]): (offer: KnownOffer) => BuiltServers {
+function createServersBuilder(
+  accepted: readonly InstanceOption[],
+  shared: string,
+): (offer: KnownOffer) => BuiltServers {
   const translated = new WeakMap<Instance, Translated>();
   /** Servers that differ from what their records say, as they were last time. */
   let variants = new Map<Server, Server>();
@@ -98,27 +115,29 @@ function createServersBuilder(accepted: readonly InstanceOption[]): (offer: Know
 
   function translate(instance: Instance): Translated {
     let known = translated.get(instance);
-    if (known === undefined) translated.set(instance, (known = toServer(instance, accepted)));
+    if (known === undefined) translated.set(instance, (known = toServer(instance, accepted, shared)));
     return known;
   }
 
   return (offer) => {
     if (last !== undefined && last.instances === offer.instances && isSameMap(last.holds, offer.holds))
       return last;
-    const byName = new Map<ServerName, Server>();
+    const found: Server[] = [];
     const held = new Map<ServerName, HoldKind>();
     const rejections: Rejection[] = [];
     for (const instance of offer.instances) {
       const { server, rejection } = translate(instance);
       if (rejection !== undefined) rejections.push(rejection);
-      if (server === undefined || byName.has(server.name)) continue;
-      byName.set(server.name, server);
+      if (server === undefined) continue;
+      found.push(server);
       const hold = offer.holds.size === 0 ? undefined : offer.holds.get(instanceId(instance));
-      if (hold !== undefined) held.set(server.name, hold);
+      if (hold !== undefined && !held.has(server.name)) held.set(server.name, hold);
     }
     const taken = new Set<number>();
     const used = new Map<Server, Server>();
-    const servers = [...byName.values()].sort(byServerName).map((server): Server => {
+    // The order of equals stays as it was: the first of them counts.
+    const unique = found.sort(byServerName).filter(({ name }, index) => name !== found[index - 1]?.name);
+    const servers = unique.map((server): Server => {
       const id = freeId(server.id, taken);
       const state: ServerState = held.get(server.name) ?? 'ready';
       if (id === server.id && state === server.state) return server;
@@ -136,6 +155,7 @@ function createServersBuilder(accepted: readonly InstanceOption[]): (offer: Know
 }
 
 function byServerName(a: Server, b: Server): number {
+  if (a.name === b.name) return 0;
   return a.name < b.name ? -1 : 1;
 }
 
@@ -162,16 +182,19 @@ interface Translated {
  * or expanded by HAProxy, a name with other characters could become another line of its file or another command
  * (HAProxy reference 6.1 and 6.2). Such an instance is set aside.
  */
-function toServer(instance: Instance, accepted: readonly InstanceOption[]): Translated {
+function toServer(instance: Instance, accepted: readonly InstanceOption[], shared: string): Translated {
   const place = instance.name.slice(0, 128);
   const endpoint = toEndpoint(instance);
   if ('reason' in endpoint) return { server: undefined, rejection: { place, reason: endpoint.reason } };
   const own = ownOptions(instance, endpoint.name, accepted);
-  const name = own.text === '' ? endpoint.name : markedName(endpoint.name, own.text);
+  const options = `${shared} ${own.text}`.trim();
+  const name = options === '' ? endpoint.name : markedName(endpoint.name, options);
+  if (!SERVER_NAME.test(name))
+    return { server: undefined, rejection: { place, reason: 'the name is too long for options beside it' } };
   const weight = Math.max(0, Math.min(own.weight ?? instance.weight ?? 1, MAX_WEIGHT));
   const { address, port } = endpoint;
   return {
-    server: { name, id: idOf(name), address, port, weight, state: 'ready', options: own.text },
+    server: { name, id: idOf(name), address, port, weight, state: 'ready', options },
     rejection:
       own.complaints.length === 0
         ? undefined
@@ -297,8 +320,7 @@ export function optionsInFile(text: string): ReadonlyMap<string, string> {
     const end = words.at(-1) === 'disabled' ? -1 : words.length;
     for (let start = 1; start < words.length; start += 1) {
       const options = words.slice(start, end).join(' ');
-      if (markOf(options) === mark && parseServerOptions(options, INSTANCE_OPTIONS).text === options)
-        found.set(name, options);
+      if (markOf(options) === mark) found.set(name, options);
     }
   }
   return found;

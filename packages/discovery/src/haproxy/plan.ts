@@ -146,25 +146,25 @@ interface BackendScene {
 
 function planBackend(proxy: Proxy, scene: BackendScene): BackendPlan {
   const { present, wanted, abilities, circumstances } = scene;
-  const others = new Map(present.map((server) => [server.name, server]));
+  const { open, others } = compare(present, wanted);
   const gains: Step[] = [];
   const losses: Step[] = [];
-  const outcome: ReportedServer[] = [];
+  let members: ReportedServer[] | undefined;
   let isAnyWaiting = false;
-  let isAnyServing = false;
-  for (const server of wanted) {
+  for (const index of open) {
+    const server = wanted[index] as Server;
     const found = others.get(server.name);
     others.delete(server.name);
-    const planned = found === server ? KEPT : planMember(proxy, found, server, scene);
+    const planned = planMember(proxy, found, server, scene);
     if (planned.reason !== undefined) return { kind: 'reload', reason: planned.reason };
     for (const step of planned.steps) (isLoss(step) ? losses : gains).push(step);
-    const state = planned.state ?? server.state;
-    outcome.push(state === server.state ? server : { ...server, state });
-    isAnyServing ||= state === 'ready';
     isAnyWaiting ||= planned.isWaiting === true;
+    if (planned.state === undefined || planned.state === server.state) continue;
+    members ??= [...wanted];
+    members[index] = { ...server, state: planned.state };
   }
   // Nobody else serves before the first check of those that wait: who leaves stays until then.
-  const canDrain = isAnyServing || !isAnyWaiting;
+  const canDrain = !isAnyWaiting || members?.some(({ state }) => state === 'ready') === true;
   const rest = planOthers(proxy.name, [...others.values()], { canDrain, abilities, circumstances });
   const count = rest.outcome.length;
   if (count > abilities.maxTombstones)
@@ -173,12 +173,32 @@ function planBackend(proxy: Proxy, scene: BackendScene): BackendPlan {
     kind: 'update',
     gains,
     losses: [...losses, ...rest.losses],
-    outcome: count === 0 && isSame(outcome, wanted) ? wanted : [...outcome, ...rest.outcome],
+    outcome: count === 0 ? (members ?? wanted) : [...(members ?? wanted), ...rest.outcome],
   };
 }
 
-function isSame(a: readonly unknown[], b: readonly unknown[]): boolean {
-  return a.length === b.length && a.every((item, index) => item === b[index]);
+/**
+ * The places of the wanted servers that are not there as they are wanted, and those that are there beside the others.
+ * Both lists are mostly in the same order, and the same objects.
+ */
+function compare(
+  present: readonly ReportedServer[],
+  wanted: readonly Server[],
+): { readonly open: readonly number[]; readonly others: Map<string, ReportedServer> } {
+  const open: number[] = [];
+  const others = new Map<string, ReportedServer>();
+  let index = 0;
+  for (const found of present) {
+    for (let next = wanted[index]; next !== undefined && next !== found && next.name < found.name;) {
+      open.push(index);
+      index += 1;
+      next = wanted[index];
+    }
+    if (wanted[index] === found) index += 1;
+    else others.set(found.name, found);
+  }
+  for (; index < wanted.length; index += 1) open.push(index);
+  return { open, others };
 }
 
 /** What becomes of servers that have no place in the catalog. */
@@ -213,8 +233,6 @@ interface PlannedMember {
   readonly isWaiting?: boolean;
   readonly reason?: UnversionedReason;
 }
-
-const KEPT: PlannedMember = { steps: [] };
 
 function planMember(
   proxy: Proxy,

@@ -46,7 +46,11 @@ export function createStateReader(expected: RunningBackends = new Map()): StateR
     if (before !== undefined && isAlike(before, server)) {
       asExpected += 1;
       servers.push(before);
-    } else servers.push({ ...server, name: unshared(server.name), address: unshared(server.address) });
+      return;
+    }
+    // HAProxy writes IPv6 as it is kept here, but for addresses that need not be.
+    const address = canonicalAddress(server.address) ?? server.address;
+    servers.push({ ...server, name: unshared(server.name), address: unshared(address) });
   }
 
   return {
@@ -87,7 +91,7 @@ function unshared(text: string): string {
 function parseLine(line: string): { backend: string; server: ReportedServer } | undefined {
   const first = line.charCodeAt(0);
   if (!(first >= 0x30 && first <= 0x39)) return undefined;
-  const fields = line.split(' ');
+  const fields = line.split(' ', 19);
   const [, backend = '', id, name = '', address = '', , admin, weight] = fields;
   if (fields.length < 19) return undefined;
   return {
@@ -95,8 +99,7 @@ function parseLine(line: string): { backend: string; server: ReportedServer } | 
     server: {
       name,
       id: Number(id),
-      // HAProxy writes both kinds as they are kept here, but for addresses that need not be.
-      address: address.includes(':') ? (canonicalAddress(address) ?? address) : address,
+      address,
       port: Number(fields[18]),
       weight: Number(weight),
       state: stateOf(Number(admin)),

@@ -1,0 +1,92 @@
+import { TandemError } from '@tandem/core';
+
+import type { HaproxyConfig } from '../config/haproxy.ts';
+import type { Membership } from './membership.ts';
+import type { RunningBackends } from './plan.ts';
+import type { RunningView } from './running-view.ts';
+import { converse, type Running, type RunningIdentity } from './runtime.ts';
+import { parsePassed, parseQuiet } from './server-state.ts';
+import { abilitiesOf } from './versions.ts';
+import type { Workers } from './workers.ts';
+
+/** Finds out what happens in a running HAProxy by itself, or by other hands. */
+export interface Observer {
+  /** Everything that runs. What is as expected is the expected object. */
+  read(expected: RunningBackends, signal: AbortSignal): Promise<Running>;
+  /** Whether it is time for a comparison. */
+  isCompareDue(): boolean;
+  /**
+   * Reads everything anew into the view. Says whether something is not as it was left. Rejects with
+   * `HAPROXY_UNREACHABLE` when another worker answers.
+   */
+  compare(view: RunningView, membership: Membership, signal: AbortSignal): Promise<boolean>;
+  /**
+   * Asks after servers that wait for something: a first check, or the end of their sessions. Says whether there is
+   * something to do for one of them now.
+   */
+  tend(view: RunningView, membership: Membership, signal: AbortSignal): Promise<boolean>;
+}
+
+/** Every server is compared this often; for a great fleet less often, so that it never costs more than a twentieth. */
+const MIN_READING_INTERVAL_MS = 450;
+const READING_SHARE = 20;
+const SAMPLE_INTERVAL_MS = 1_000;
+
+export function createObserver({ runtimeSocket, foreignHolds }: HaproxyConfig, workers: Workers): Observer {
+  let nextReadingAt = 0;
+  let nextSampleAt = 0;
+
+  async function read(expected: RunningBackends, signal: AbortSignal): Promise<Running> {
+    const startedAt = performance.now();
+    const running = await workers.read(signal, expected);
+    const now = performance.now();
+    nextReadingAt = now + Math.max(MIN_READING_INTERVAL_MS, READING_SHARE * (now - startedAt));
+    return running;
+  }
+
+  async function askEach<T>(
+    backends: readonly string[],
+    question: (backend: string) => string,
+    parse: (answer: string) => T,
+    signal: AbortSignal,
+  ): Promise<ReadonlyMap<string, T>> {
+    const answers = await converse(runtimeSocket, backends.map(question), signal);
+    return new Map(backends.map((backend, index) => [backend, parse(answers[index] ?? '')]));
+  }
+
+  return {
+    read,
+    isCompareDue: () => performance.now() >= nextReadingAt,
+    async compare(view, membership, signal) {
+      const { backends, ...identity } = await read(view.expected(membership), signal);
+      if (!isSameWorker(identity, view.identity))
+        throw new TandemError('HAPROXY_UNREACHABLE', 'another worker has taken over');
+      return view.learn(backends, membership, foreignHolds === 'respect');
+    },
+    async tend(view, membership, signal) {
+      const now = performance.now();
+      const gated = [...view.waitingBackends];
+      let isDue = false;
+      if (gated.length > 0) {
+        const question = (backend: string) => `show servers state ${backend}`;
+        const passed = await askEach(gated, question, parsePassed, signal);
+        isDue = view.release((backend, name) => passed.get(backend)?.has(name) === true, now);
+      }
+      if (now < nextSampleAt || !abilitiesOf(view.identity.version).deletesDrained) return isDue;
+      nextSampleAt = now + SAMPLE_INTERVAL_MS;
+      const leaving = view.leaving(membership);
+      if (leaving.size === 0) return isDue;
+      const quiet = await askEach(
+        [...leaving.keys()],
+        (backend) => `show stat ${backend} 4 -1`,
+        parseQuiet,
+        signal,
+      );
+      return view.sample(leaving, (backend, name) => quiet.get(backend)?.has(name) === true) || isDue;
+    },
+  };
+}
+
+export function isSameWorker(a: RunningIdentity, b: RunningIdentity): boolean {
+  return a.incarnation === b.incarnation && a.mark === b.mark;
+}
