@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { readFile, stat } from 'node:fs/promises';
 import { isIP } from 'node:net';
 
@@ -16,6 +17,7 @@ const READ_LIMIT_MS = 5_000;
 export function createHostsFile(file: string): HostsFile {
   let known: { readonly version: string; readonly hosts: ReadonlyMap<string, readonly string[]> } | undefined;
   let lookedAt = -Infinity;
+  let looking: Promise<void> = Promise.resolve();
 
   async function look(): Promise<void> {
     const { ino, size, mtimeMs, ctimeMs } = await stat(file);
@@ -26,14 +28,17 @@ export function createHostsFile(file: string): HostsFile {
 
   return {
     async find(name, signal) {
+      // One signal may end many lookups.
+      setMaxListeners(0, signal);
       if (performance.now() - lookedAt > LOOK_EVERY_MS) {
         lookedAt = performance.now();
-        try {
-          await withDeadline(signal, READ_LIMIT_MS, look);
-        } catch {
-          // What it last said holds; a system without the file has nothing to say.
-          signal.throwIfAborted();
-        }
+        // What it last said holds when it cannot be read; a system without the file has nothing to say.
+        looking = look().catch(() => {});
+      }
+      try {
+        await withDeadline(signal, READ_LIMIT_MS, () => looking);
+      } catch {
+        signal.throwIfAborted();
       }
       return known?.hosts.get(name) ?? [];
     },

@@ -49,6 +49,24 @@ describe('the settings of a host', () => {
     assert.equal(host.log.level, 'info');
   });
 
+  test('take the files of sources from there, too, also of sources within sources', async () => {
+    const host = await settings();
+    const source =
+      '{ multi: { sources: { a: { file: { path: a.json } }, b: { file: { path: /b.json } } } } }';
+    await write(host, 'web.yaml', `service: web\ndiscover: { listen: 80, source: ${source} }\n`);
+
+    const { discovered } = await createServiceFiles(host).load();
+    const config = discovered[0]?.config.source;
+    assert.ok(config?.kind === 'multi');
+    assert.deepEqual(
+      config.options.sources.map(({ source }) => source),
+      [path.join(path.dirname(host.file), 'a.json'), '/b.json'].map((file) => ({
+        kind: 'file',
+        options: { path: file },
+      })),
+    );
+  });
+
   test('take relative paths from the place of the host file', async () => {
     const host = await settings(
       `${HOST}state_dir: s\nhaproxy: { config_file: r/h.cfg, runtime_socket: r/h.sock }\n`,

@@ -288,6 +288,9 @@ describe('the resolver of hosts', () => {
       await server.close();
     });
     const resolver = createAddressResolver({ nameservers: [server.address], hostsFile });
+    // Those who come while it is being read for the first time wait for it.
+    for (const { kind } of await Promise.all([1, 2, 3].map(() => resolver.resolve('web', signal))))
+      assert.equal(kind, 'found');
     const addressesOf = async (name: string) => {
       const answer = await resolver.resolve(name, signal);
       return answer.kind === 'found' ? answer.records : answer.reason;

@@ -124,6 +124,7 @@ describe('a file of instances', () => {
     for (const [text, problem] of [
       ['- host: 10.0.0.1\n  port: [\n', /web\.yaml:\d+:\d+: not valid YAML/],
       ['', /web\.yaml:1:1: is empty/],
+      ['- host: 10.0.0.1\n  port: 8', /web\.yaml:2:1: the last line has no end/],
       ['just a word\n', /web\.yaml:1:1: must be/],
       ['{}', /web\.yaml:1:1: is empty/],
       ['# two lines\n- port: 80\n', /web\.yaml:2:3: \[0\]: host is missing/],
@@ -155,6 +156,25 @@ describe('a file of instances', () => {
     }
     writeFileSync(file, text);
     await watch.shows(...[1, 2, 3].map(member));
+    assert.equal(watch.snapshots.length, 2);
+  });
+
+  test('may be large if it is JSON', async (t) => {
+    const { file, watch, lines } = await watching(t, '[]');
+    await watch.shows();
+    const many = Array.from({ length: 20_000 }, (_, index) => ({
+      ...ONE,
+      name: `instance-${String(index).padStart(6, '0')}`,
+    }));
+    replace(file, JSON.stringify([...many, 7]));
+    await eventually(() => assert.equal(watch.latest?.instances.length, many.length));
+    assert.match(watch.latest?.rejected[0]?.place ?? '', /web\.yaml\[20000\]$/);
+    replace(file, many.map(({ name }) => `- { name: ${name}, host: 10.0.0.1, port: 80 }\n`).join(''));
+    await eventually(() =>
+      assert.match(String(lines.at(-1)?.facts['problem']), /is not JSON, and too large for YAML/),
+    );
+    replace(file, `[]${' '.repeat(16 * 1024 * 1024)}`);
+    await eventually(() => assert.match(String(lines.at(-1)?.facts['problem']), /is larger than \d+ bytes/));
     assert.equal(watch.snapshots.length, 2);
   });
 
@@ -215,6 +235,7 @@ describe('a file of instances', () => {
         '- &loop { host: [*loop], port: 80 }',
         '- __proto__: { host: 10.0.0.2, port: 80 }',
         '- "\\0\\n"',
+        '',
       ].join('\n'),
     );
     await watch.shows(ONE);

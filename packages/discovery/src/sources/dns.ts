@@ -146,9 +146,10 @@ async function followName(following: Following, update: (part: Part) => void): P
   const { minTtlMs, maxTtlMs } = config;
   const text = name.kind === 'srv' ? name.srv : name.host;
   const backoff = createBackoff({ baseMs: minTtlMs, maxMs: Math.min(maxTtlMs, 30_000) });
+  let reason = '';
   const say = toldOnce((trouble) => {
     if (trouble === undefined) log.info({ name: text }, 'a name is answered again');
-    else log.warn({ name: text, reason: trouble }, 'a name is not answered, keeping what it last stood for');
+    else log.warn({ name: text, reason }, 'a name is not answered, keeping what it last stood for');
   });
   const askTargets = createTargets(following);
   let nones = 0;
@@ -158,8 +159,11 @@ async function followName(following: Following, update: (part: Part) => void): P
     });
     if (answer === undefined) return;
     nones = answer.kind === 'none' ? nones + 1 : 0;
-    if (answer.kind === 'failed') say(answer.reason);
-    else {
+    if (answer.kind === 'failed') {
+      // Which of its troubles a nameserver has may change all the time.
+      ({ reason } = answer);
+      say('failing');
+    } else {
       say(undefined);
       backoff.reset();
     }

@@ -133,13 +133,17 @@ function versionOf({ dev, ino, size, mtimeNs, ctimeNs }: BigIntStats): string {
 }
 
 const InstanceFile = z.union([z.array(z.unknown()), z.record(z.string(), z.unknown())]);
+type Records = z.output<typeof InstanceFile>;
+
+/** YAML takes two seconds for each of these, in which nothing else happens; JSON takes milliseconds. */
+const MAX_YAML_LENGTH = 1024 * 1024;
 
 /**
  * What a text says, as a list or as a map by name. A record that makes no sense is set aside with its place; where none
  * of them does, it is the file that is broken.
  */
 function parseInstances(text: string, file: string): Loaded<Snapshot> {
-  const parsed = parseYaml(text, file, InstanceFile);
+  const parsed = parseRecords(text, file);
   if (!parsed.ok) return parsed;
   const entries = entriesOf(parsed.value);
   if (entries.length === 0 && !Array.isArray(parsed.value))
@@ -154,21 +158,49 @@ function parseInstances(text: string, file: string): Loaded<Snapshot> {
   const [first] = refused;
   if (first === undefined)
     return { ok: true, value: { instances: uniqueInstances(instances), rejected: [] } };
-  const placeOf = locator(text);
+  const placeOf = text.length > MAX_YAML_LENGTH ? () => undefined : locator(text);
   if (instances.length === 0)
     return broken({ file, ...placeOf([first.key]), path: `[${first.key}]`, reason: first.reason });
   const rejected = refused.map(({ key, reason }): Rejection => {
-    const { line, column } = placeOf([key]);
-    return { place: `${file}:${line}:${column}`, reason };
+    const place = placeOf([key]);
+    return {
+      place: place === undefined ? `${file}[${key}]` : `${file}:${place.line}:${place.column}`,
+      reason,
+    };
   });
   return { ok: true, value: { instances: uniqueInstances(instances), rejected } };
+}
+
+function parseRecords(text: string, file: string): Loaded<Records> {
+  const json = parseJson(text);
+  if (json !== undefined) return { ok: true, value: json };
+  if (text.length > MAX_YAML_LENGTH)
+    return broken({ file, path: '', reason: 'is not JSON, and too large for YAML' });
+  const parsed = parseYaml(text, file, InstanceFile);
+  // A text of YAML may end anywhere and still have a meaning: `port: 80` may become `port: 8080`.
+  if (parsed.ok && text !== '' && !/[\]}\n]$/.test(text)) {
+    const line = text.split('\n').length;
+    const reason = 'the last line has no end, so that it may be half-written';
+    return broken({ file, line, column: 1, path: '', reason });
+  }
+  return parsed;
+}
+
+/** Undefined for what is better explained as YAML. */
+function parseJson(text: string): Records | undefined {
+  if (!/^\s*[[{]/.test(text)) return undefined;
+  try {
+    return JSON.parse(text) as Records;
+  } catch {
+    return undefined;
+  }
 }
 
 function broken(problem: ConfigProblem): Loaded<never> {
   return { ok: false, problems: [problem] };
 }
 
-function entriesOf(value: z.output<typeof InstanceFile>): (readonly [string | number, unknown])[] {
+function entriesOf(value: Records): (readonly [string | number, unknown])[] {
   return Array.isArray(value) ? [...value.entries()] : Object.entries(value);
 }
 
