@@ -17,7 +17,7 @@ import {
 } from '@tandem/discovery/testing';
 import * as fc from 'fast-check';
 
-import { eventually, type LogEntry, recordingLog } from '../../support/haproxy.ts';
+import { eventually, type LogEntry, recordingLog, service } from '../../support/haproxy.ts';
 import { coded } from '../core/support.ts';
 import { inDirectory, offersOf } from './support.ts';
 
@@ -41,11 +41,20 @@ describe('what a template sees', () => {
     const { data, rejected } = dataOf(offersOf({ web: [B, A], api: [] }));
     assert.equal(rejected.size, 0);
     assert.deepEqual(data.services, [
-      { name: 'api', path: '/services/api', listen: '127.0.0.1:3210', mode: 'http', instances: [], idle: [] },
+      {
+        name: 'api',
+        path: '/services/api',
+        listen: '127.0.0.1:3210',
+        isUnix: false,
+        mode: 'http',
+        instances: [],
+        idle: [],
+      },
       {
         name: 'web',
         path: '/services/web',
         listen: '127.0.0.1:3210',
+        isUnix: false,
         mode: 'http',
         instances: [
           {
@@ -73,6 +82,16 @@ describe('what a template sees', () => {
       [web?.instances, web?.idle].map((list) => list?.map(({ name }) => name)),
       [['b'], ['a', 'c']],
     );
+  });
+
+  test('tells unix sockets from addresses, because other programs write them differently', () => {
+    const offerOf = (listen: string) => ({
+      service: service('web', listen),
+      instances: [],
+      holds: new Map<never, never>(),
+    });
+    const isUnix = (listen: string) => dataOf(new Map([['web', offerOf(listen)]])).data.services[0]?.isUnix;
+    assert.deepEqual(['/run/web.sock', '127.0.0.1:80', '*:80'].map(isUnix), [true, false, false]);
   });
 
   for (const { what, hostile } of [
@@ -114,7 +133,11 @@ describe('what a template sees', () => {
   test('whatever is announced, no rendered value is more than one word', () => {
     const text = fc.string({ unit: 'binary' });
     const host = fc.oneof(text, fc.ipV4(), fc.ipV6());
-    const word = fc.oneof(text, fc.stringMatching(/^[a-z.:_-]{1,9}$/));
+    const word = fc.oneof(
+      text,
+      fc.stringMatching(/^[a-z.:_-]{1,9}$/),
+      fc.stringMatching(/^[a-z ;{}"'$#\\\n]{1,3}$/),
+    );
     const instance = fc.record({
       name: word,
       host,

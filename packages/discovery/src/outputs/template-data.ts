@@ -21,6 +21,8 @@ export interface TemplateService {
   readonly name: string;
   readonly path: string;
   readonly listen: string | undefined;
+  /** `listen` is the path of a unix socket. */
+  readonly isUnix: boolean;
   readonly mode: 'http' | 'tcp';
   /** Those that get traffic. */
   readonly instances: readonly TemplateInstance[];
@@ -66,7 +68,8 @@ export function toTemplateData(
     }
     if (rejections.length > 0) rejected.set(name, rejections);
     const { path, config } = service;
-    return [{ name, path, listen: config.listen, mode: config.mode, instances, idle }];
+    const { listen, mode } = config;
+    return [{ name, path, listen, isUnix: listen?.startsWith('/') === true, mode, instances, idle }];
   });
   const byName = Object.fromEntries(services.map((service) => [service.name, service]));
   return { data: { services, byName }, rejected };

@@ -128,9 +128,9 @@ class TemplateOutput implements Output {
     for await (const _ of this.#wake) {
       if (this.#offers === undefined || performance.now() < this.#notBefore) continue;
       await this.#readTemplate();
-      const data = this.#toData(this.#offers, this.#firstWaitMs - (performance.now() - startedAt));
-      if (data === undefined) continue;
       try {
+        const data = this.#toData(this.#offers, this.#firstWaitMs - (performance.now() - startedAt));
+        if (data === undefined) continue;
         await this.#update(data, signal);
         this.#backoff.reset();
         this.#updating.over({ target: this.#config.target });
