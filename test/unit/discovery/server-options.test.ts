@@ -129,12 +129,13 @@ describe('the options of an announcement', () => {
     const { membership, rejected } = buildMembership(offers);
     assert.deepEqual(
       membership.get('web')?.map(({ options }) => options),
-      ['backup', 'backup'],
+      ['backup', ''],
     );
     assert.deepEqual(
       rejected.get('web')?.map(({ reason }) => reason),
       [
         'haproxy_server_options: cookie is not one of those an instance may set, a word that is none is not one of those an instance may set',
+        'haproxy_server_options: the name is too long for options beside it',
       ],
     );
   });

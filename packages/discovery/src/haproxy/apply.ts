@@ -4,12 +4,7 @@ import path from 'node:path';
 import { isTandemError, type Log, messageOf, TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
-import {
-  createStructureChooser,
-  RETRY_REFUSED_MS,
-  type Shortfall,
-  type StructureChooser,
-} from './choose-structure.ts';
+import { createStructureChooser, RETRY_REFUSED_MS, type StructureChooser } from './choose-structure.ts';
 import { type ConfigFile, createConfigFile } from './config-file.ts';
 import type { Desired } from './desired.ts';
 import { backendsWithKeptHealth, createKeptHealth, type KeptHealth } from './kept-health.ts';
@@ -24,6 +19,7 @@ import { type ForeignHolds, RunningView } from './running-view.ts';
 import { type Executed, executeSteps, type RunningIdentity } from './runtime.ts';
 import type { StructureStore } from './structure-store.ts';
 import { mapFilesOf } from './structure.ts';
+import type { SetAside } from './vet.ts';
 import { createWorkers, type Workers } from './workers.ts';
 
 /** Makes HAProxy, and the file on disk, what is desired; one call at a time. */
@@ -37,20 +33,23 @@ export interface Applier {
   apply(desired: Desired, signal: AbortSignal): Promise<Applied>;
   /** Whether the file and HAProxy are as they were left. A fraction of a millisecond, now and then a full reading. */
   look(signal: AbortSignal): Promise<Look>;
+  /** What an operator may want to see. */
+  status(): ApplierStatus;
+}
+
+export interface ApplierStatus {
+  /** Undefined while no HAProxy is known. */
+  readonly running: RunningIdentity | undefined;
+  readonly foreignHolds: ForeignHolds;
+  /** What HAProxy cannot have as it is configured. */
+  readonly setAside: readonly SetAside[];
+  /** Why HAProxy refuses the configuration as a whole, while it does. */
+  readonly complaint: string | undefined;
 }
 
 /** `awaiting`: the file is as desired, and somebody else has to start HAProxy. */
 export type Applied =
   { readonly kind: 'done' } | { readonly kind: 'awaiting' } | { readonly kind: 'later'; readonly ms: number };
-/** What an applier has found and what it cannot do, for people. */
-export interface ApplierReport extends Shortfall {
-  /** The HAProxy that it knows; undefined while none is known. */
-  readonly haproxy: RunningIdentity | undefined;
-}
-
-export interface ReportingApplier extends Applier {
-  report(): ApplierReport;
-}
 
 /** `due`: an apply has something to do that was begun before. `disturbed`: somebody else has changed something. */
 export type Look = 'as-left' | 'due' | 'disturbed';
@@ -79,11 +78,11 @@ const MAX_ROUNDS = 5;
 /** How long the runtime waits for the file. */
 const FILE_HEAD_START_MS = 5;
 
-export function createApplier(deps: ApplierDeps): ReportingApplier {
+export function createApplier(deps: ApplierDeps): Applier {
   return new FileFirstApplier(deps);
 }
 
-class FileFirstApplier implements ReportingApplier {
+class FileFirstApplier implements Applier {
   readonly #deps: ApplierDeps;
   readonly #workers: Workers;
   readonly #chooser: StructureChooser;
@@ -151,8 +150,10 @@ class FileFirstApplier implements ReportingApplier {
     return applied;
   }
 
-  report(): ApplierReport {
-    return { haproxy: this.#view?.identity, ...this.#chooser.shortfall };
+  status(): ApplierStatus {
+    const { setAside, complaint } = this.#chooser;
+    const foreignHolds = this.#view?.foreignHolds ?? new Map();
+    return { running: this.#view?.identity, foreignHolds, setAside, complaint };
   }
 
   async look(signal: AbortSignal): Promise<Look> {

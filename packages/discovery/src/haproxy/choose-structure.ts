@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises';
+import { isDeepStrictEqual } from 'node:util';
 
 import { type Log, TandemError, writeFileAtomic } from '@tandem/core';
 
@@ -11,19 +12,14 @@ import type { StructureStore } from './structure-store.ts';
 import { endpointsOf, type SetAside, vetStructure, whyTaken } from './vet.ts';
 import type { Workers } from './workers.ts';
 
-/** What of the wanted structure is not in force. */
-export interface Shortfall {
-  /** Services that go on with their last good version, or not at all. */
-  readonly setAside: readonly SetAside[];
-  /** What HAProxy says against the whole; the last good structure goes on. */
-  readonly refused: string | undefined;
-}
-
 /** Decides which structure HAProxy is given: the wanted one as far as it can run, else the last good one. */
 export interface StructureChooser {
   /** The last structure that HAProxy has really run. */
   readonly good: { readonly structure: Structure; readonly mark: string } | undefined;
-  readonly shortfall: Shortfall;
+  /** Services that are left out of what was chosen last, or stay as they were. */
+  readonly setAside: readonly SetAside[];
+  /** Why the wanted structure as a whole was refused, while it is. */
+  readonly complaint: string | undefined;
   /** Whether it is time to try once more what could not be had when it was last asked for. */
   isRetryDue(): boolean;
   /** Rejects with `HAPROXY_REJECTED` when HAProxy takes nothing at all. */
@@ -40,8 +36,6 @@ export interface StructureChooser {
 export const RETRY_REFUSED_MS = 30_000;
 /** A port may be free again at any time. */
 const RETRY_SET_ASIDE_MS = 5_000;
-
-const NONE: Shortfall = { setAside: [], refused: undefined };
 
 export function createStructureChooser(deps: ChooserDeps): StructureChooser {
   return new VettingChooser(deps);
@@ -63,16 +57,9 @@ class VettingChooser implements StructureChooser {
   #checked: string | undefined;
   #refused: { mark: string; until: number; complaint: string } | undefined;
   /** A structure without the services that had to be set aside, and the mark of the whole. */
-  #partial:
-    | {
-        readonly of: string;
-        readonly structure: Structure;
-        readonly setAside: readonly SetAside[];
-        readonly until: number;
-      }
-    | undefined;
-  #shortfall: Shortfall = NONE;
-  #complained = '[]';
+  #partial: { readonly of: string; readonly structure: Structure; readonly until: number } | undefined;
+  #setAside: readonly SetAside[] = [];
+  #isWhole = false;
   #retryAt = Infinity;
 
   constructor(deps: ChooserDeps) {
@@ -83,8 +70,12 @@ class VettingChooser implements StructureChooser {
     return this.#good;
   }
 
-  get shortfall(): Shortfall {
-    return this.#shortfall;
+  get setAside(): readonly SetAside[] {
+    return this.#isWhole ? [] : this.#setAside;
+  }
+
+  get complaint(): string | undefined {
+    return this.#isWhole || this.#partial !== undefined ? undefined : this.#refused?.complaint;
   }
 
   async load(): Promise<void> {
@@ -110,11 +101,8 @@ class VettingChooser implements StructureChooser {
   async choose(wanted: Structure, signal: AbortSignal): Promise<Structure> {
     const chosen = await this.#pick(wanted, signal);
     const isWhole = markOf(chosen) === markOf(wanted);
+    this.#isWhole = isWhole;
     const until = Math.min(this.#partial?.until ?? Infinity, this.#refused?.until ?? Infinity);
-    const partial = this.#partial?.structure === chosen ? this.#partial : undefined;
-    if (isWhole) this.#shortfall = NONE;
-    else if (partial !== undefined) this.#shortfall = { setAside: partial.setAside, refused: undefined };
-    else this.#shortfall = { setAside: [], refused: this.#refused?.complaint };
     this.#retryAt = isWhole ? Infinity : Math.max(until, performance.now() + RETRY_SET_ASIDE_MS);
     return chosen;
   }
@@ -151,13 +139,12 @@ class VettingChooser implements StructureChooser {
     }
     const { structure, setAside } = vetted;
     this.#checked = markOf(structure);
-    const text = JSON.stringify(setAside);
-    if (text !== this.#complained) {
+    if (!isDeepStrictEqual(setAside, this.#setAside)) {
       for (const one of setAside) this.#deps.log.error(one, messageAside(one));
     }
-    this.#complained = text;
+    this.#setAside = setAside;
     const until = performance.now() + RETRY_SET_ASIDE_MS;
-    this.#partial = setAside.length === 0 ? undefined : { of: mark, structure, setAside, until };
+    this.#partial = setAside.length === 0 ? undefined : { of: mark, structure, until };
     return structure;
   }
 

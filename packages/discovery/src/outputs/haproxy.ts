@@ -3,7 +3,7 @@ import path from 'node:path';
 import { createLatest, type Latest, type Log, messageOf, type Rejection } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
-import { type Applier, createApplier, type ReportingApplier } from '../haproxy/apply.ts';
+import { type Applier, createApplier } from '../haproxy/apply.ts';
 import { createDesiredBuilder, type Desired } from '../haproxy/desired.ts';
 import { keepApplied } from '../haproxy/keep-applied.ts';
 import { createHaproxyProcess, type HaproxyProcess } from '../haproxy/process.ts';
@@ -39,7 +39,7 @@ class AppliedHaproxy implements HaproxyOutput {
   readonly #log: Log;
   readonly #wake: Latest<true> = createLatest();
   readonly #process: HaproxyProcess;
-  readonly #applier: ReportingApplier;
+  readonly #applier: Applier;
   #build: ReturnType<typeof createDesiredBuilder>;
   /** What is offered and not yet built from: a burst of offers costs as little as two. */
   #offered: Offers | undefined;
@@ -48,24 +48,13 @@ class AppliedHaproxy implements HaproxyOutput {
   #unplaced: ReadonlyMap<string, string> = new Map();
   #applied: { readonly at: number; readonly tookMs: number } | undefined;
   #problem: string | undefined;
-  #foreignHolds: HaproxyState['foreignHolds'] = [];
 
   constructor({ config, stateDir, log }: HaproxyOutputOptions) {
     this.#config = config;
     this.#log = log;
     this.#process = createHaproxyProcess(config, { log, onExit: () => this.#wake.set(true) });
     const store = createStructureStore(path.join(stateDir, 'structure.json'), log);
-    this.#applier = createApplier({
-      config,
-      process: this.#process,
-      store,
-      log,
-      onForeignHolds: (holds) => {
-        this.#foreignHolds = [...holds].flatMap(([service, servers]) =>
-          [...servers].map(([server, kind]) => ({ service, server, kind })),
-        );
-      },
-    });
+    this.#applier = createApplier({ config, process: this.#process, store, log });
     this.#build = createDesiredBuilder(config);
   }
 
@@ -108,21 +97,23 @@ class AppliedHaproxy implements HaproxyOutput {
   }
 
   state(): HaproxyState {
-    const { haproxy, refused, setAside } = this.#applier.report();
+    const { running, foreignHolds, setAside, complaint } = this.#applier.status();
     const applied = this.#applied;
     return {
       running:
-        haproxy === undefined
+        running === undefined
           ? undefined
-          : { version: haproxy.version, incarnation: haproxy.incarnation, mark: haproxy.mark },
+          : { version: running.version, incarnation: running.incarnation, mark: running.mark },
       applied:
         applied === undefined
           ? undefined
           : { agoMs: Math.round(performance.now() - applied.at), tookMs: applied.tookMs },
       problem: this.#problem,
-      refused,
+      refused: complaint,
       setAside: [...setAside, ...[...this.#unplaced].map(([service, reason]) => ({ service, reason }))],
-      foreignHolds: this.#foreignHolds,
+      foreignHolds: [...foreignHolds].flatMap(([service, servers]) =>
+        [...servers].map(([server, kind]) => ({ service, server, kind })),
+      ),
     };
   }
 
@@ -159,6 +150,7 @@ class AppliedHaproxy implements HaproxyOutput {
   #watched(applier: Applier): Applier {
     return {
       look: (signal) => applier.look(signal),
+      status: () => applier.status(),
       apply: async (desired, signal) => {
         const startedAt = performance.now();
         try {
