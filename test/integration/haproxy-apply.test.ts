@@ -575,6 +575,19 @@ describe('disturbances', () => {
     await world.becomes('web', ['a']);
   });
 
+  scenario('a master without a worker that anybody can ask is told to load the file again', async (world) => {
+    const { daemon, web, port } = await serving(world);
+    await daemon.stop();
+    const master = await world.masterPid();
+    await writeFile(world.config.configFile, '# nothing\n');
+    process.kill(master, 'SIGUSR2');
+    await eventually(() => assert.rejects(world.workerPid()));
+    world.start([web()]);
+    await world.becomes('web', ['a']);
+    assert.equal(await ask(port), String(a.port));
+    assert.equal(await world.masterPid(), master);
+  });
+
   scenario('a HAProxy that is frozen while a daemon starts is waited for, not doubled', async (world) => {
     const { daemon, web } = await serving(world);
     const pids = [await world.masterPid(), await world.workerPid()];
