@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { after, before, describe, test } from 'node:test';
 
 import { checkConfig } from '@tandem/discovery';
+import { findQuiet } from '@tandem/discovery/testing';
 
 import {
   createHaproxyWorld,
@@ -176,7 +177,7 @@ describe('membership', () => {
       '0x7f000001',
       '${X}',
       '127.0.0.1;show',
-      'localhost',
+      'local_host!',
       'fe80::1%lo',
       '0.0.0.0',
       '::',
@@ -218,6 +219,39 @@ describe('membership', () => {
     const reasons = world.logged('reloaded HAProxy').map((entry) => entry.facts['reason']);
     assert.ok(reasons.every((reason) => reason === 'update-refused') && reasons.length <= 1, String(reasons));
   });
+});
+
+test('the sessions of servers are found though their frontend has the name of their backend', async () => {
+  const world = await createHaproxyWorld();
+  const silent = net.createServer((socket) => socket.on('error', () => {}));
+  silent.listen(0, '127.0.0.1');
+  await once(silent, 'listening');
+  const { port: silentPort } = silent.address() as net.AddressInfo;
+  try {
+    const port = await freePort();
+    world.registry.say('/services/web', [
+      { name: 'a', host: '127.0.0.1', port: silentPort, weight: 256 },
+      { name: 'b', host: '127.0.0.1', port: 1, weight: 0 },
+    ]);
+    world.start([service('web', `127.0.0.1:${port}`)]);
+    await world.becomes('web', ['a', 'b']);
+    const [a = '', b = ''] = (await world.servers('web')).map((server) => server.split(' ')[0] ?? '');
+    const quietAre = (names: readonly string[]) =>
+      eventually(async () => {
+        const quiet = (await findQuiet(world.config.runtimeSocket, ['web'])).get('web');
+        assert.deepEqual([...(quiet ?? [])].toSorted(), names);
+      });
+    await quietAre([a, b]);
+    const client = net.connect(port, '127.0.0.1');
+    client.on('error', () => {});
+    client.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n');
+    await quietAre([b]);
+    client.destroy();
+    await quietAre([a, b]);
+  } finally {
+    await world.end();
+    silent.close();
+  }
 });
 
 /** Two names, in order, whose server names have one FNV-1a hash of 31 bits: a birthday search. */
@@ -573,6 +607,19 @@ describe('disturbances', () => {
     assert.ok(existsSync(world.config.runtimeSocket) && existsSync(world.config.masterSocket));
     world.start([web()]);
     await world.becomes('web', ['a']);
+  });
+
+  scenario('a master without a worker that anybody can ask is told to load the file again', async (world) => {
+    const { daemon, web, port } = await serving(world);
+    await daemon.stop();
+    const master = await world.masterPid();
+    await writeFile(world.config.configFile, '# nothing\n');
+    process.kill(master, 'SIGUSR2');
+    await eventually(() => assert.rejects(world.workerPid()));
+    world.start([web()]);
+    await world.becomes('web', ['a']);
+    assert.equal(await ask(port), String(a.port));
+    assert.equal(await world.masterPid(), master);
   });
 
   scenario('a HAProxy that is frozen while a daemon starts is waited for, not doubled', async (world) => {

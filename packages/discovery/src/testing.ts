@@ -47,6 +47,7 @@ export { alertsOf, createOutputFile } from './haproxy/output-file.ts';
 export { findFatalLine } from './haproxy/preflight.ts';
 export { type Circumstances, ORDINARY, planChanges, type Step } from './haproxy/plan.ts';
 export { RunningView } from './haproxy/running-view.ts';
+export { findQuiet } from './haproxy/observe.ts';
 export { createStateReader } from './haproxy/server-state.ts';
 export { parseServerOptions } from './haproxy/server-options.ts';
 export { abilitiesOf, staticOption } from './haproxy/versions.ts';

@@ -17,6 +17,15 @@ test('a file gets the new text and mode, and nothing else is left in its directo
   assert.deepEqual(readdirSync(directory), ['a.cfg']);
 });
 
+test('a text in parts is written as one, however many they are', async (t) => {
+  const file = path.join(temporaryDirectory(t), 'a.cfg');
+  for (const count of [0, 1, 3, 5_000]) {
+    const parts = Array.from({ length: count }, (_, index) => Buffer.from('x'.repeat(index % 7)));
+    await writeFileAtomic(file, parts);
+    assert.equal(readFileSync(file, 'utf8'), Buffer.concat(parts).toString());
+  }
+});
+
 test('readers never see a part, however many write at once', async (t) => {
   const directory = temporaryDirectory(t);
   const file = path.join(directory, 'a.cfg');

@@ -92,12 +92,20 @@ export class FakeHaproxy {
     const lines = [...this.backends]
       .filter(([backend]) => only === '' || backend === only)
       .flatMap(([backend, servers]) =>
-        [...servers].map(([name, server]) => stateLine(backend, name, server)),
+        [...servers].map(
+          ([name, server]) => `${this.#numberOf(backend)} ${stateLine(backend, name, server)}`,
+        ),
       );
     return `1\n# be_id be_name srv_id …\n${lines.map((line) => `${line}\n`).join('')}`;
   }
 
-  #showStat(backend: string): string {
+  /** Frontends come first, each with the name of its backend. */
+  #numberOf(backend: string): number {
+    return 2 + this.backends.size + [...this.backends.keys()].indexOf(backend);
+  }
+
+  #showStat(number: string): string {
+    const backend = [...this.backends.keys()].find((name) => String(this.#numberOf(name)) === number) ?? '';
     const lines = [...(this.backends.get(backend) ?? [])].map(
       ([name, { sessions }]) => `${backend},${name},0,0,${sessions},9,,\n`,
     );
@@ -127,5 +135,5 @@ function stateLine(backend: string, name: string, server: FakeServer): string {
   const { id, endpoint, state, weight, check } = server;
   const port = endpoint.slice(endpoint.lastIndexOf(':') + 1);
   const address = endpoint.slice(0, endpoint.lastIndexOf(':')).replace(/^\[|\]$/g, '');
-  return `3 ${backend} ${id} ${name} ${address} 2 ${ADMIN_STATES[state]} ${weight} 1 9 6 ${check} 0 6 0 0 1 - ${port} - 0 0 - - 0`;
+  return `${backend} ${id} ${name} ${address} 2 ${ADMIN_STATES[state]} ${weight} 1 9 6 ${check} 0 6 0 0 1 - ${port} - 0 0 - - 0`;
 }

@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 
-import { isTandemError, type Log, messageOf, TandemError } from '@tandem/core';
+import { isTandemError, type Log, messageOf, systemErrorCode, TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import { createStructureChooser, RETRY_REFUSED_MS, type StructureChooser } from './choose-structure.ts';
@@ -16,7 +16,7 @@ import { createRetryPace, reloadTo, waitForStart } from './reload.ts';
 import { renderParts, type RenderedParts } from './render.ts';
 import { createRouting, openWorker, type Routing, type Worker } from './routing.ts';
 import { type ForeignHolds, RunningView } from './running-view.ts';
-import { type Executed, executeSteps, type RunningIdentity } from './runtime.ts';
+import { type Executed, executeSteps, type Running, type RunningIdentity } from './runtime.ts';
 import type { StructureStore } from './structure-store.ts';
 import { mapFilesOf } from './structure.ts';
 import type { SetAside } from './vet.ts';
@@ -75,6 +75,7 @@ const MIN_RELOAD_INTERVAL_MS = 1_000;
 /** Reloads that do not bring about what they are for come ever more slowly. */
 const MAX_RELOAD_INTERVAL_MS = 60_000;
 const MAX_ROUNDS = 5;
+const MAX_UNANSWERED = 2;
 /** How long the runtime waits for the file. */
 const FILE_HEAD_START_MS = 5;
 
@@ -104,6 +105,8 @@ class FileFirstApplier implements Applier {
   #reloadedAt = -Infinity;
   /** Reloads since all was last as desired. */
   #reloads = 0;
+  /** How often in a row a master was there, and no worker. */
+  #unanswered = 0;
   #toldHolds = '[]';
 
   constructor(deps: ApplierDeps) {
@@ -298,10 +301,35 @@ class FileFirstApplier implements Applier {
     if (this.#view !== undefined) return this.#view;
     await writing;
     if (!(await this.#ensureRunning(chosen, signal))) return undefined;
-    const view = new RunningView(await this.#observer.read(chosen.membership, signal));
+    const view = new RunningView(await this.#firstReading(chosen, signal));
     this.#view = view;
     this.#tellHolds(view);
     return view;
+  }
+
+  /**
+   * A master that was told to reload just when it had lost its worker lives on without one, and waits for the next
+   * reload: nobody listens on the runtime socket then, however often it is asked.
+   */
+  async #firstReading({ membership }: Chosen, signal: AbortSignal): Promise<Running> {
+    try {
+      const running = await this.#observer.read(membership, signal);
+      this.#unanswered = 0;
+      return running;
+    } catch (error) {
+      signal.throwIfAborted();
+      const isRefused = error instanceof Error && systemErrorCode(error.cause) === 'ECONNREFUSED';
+      this.#unanswered = isRefused ? this.#unanswered + 1 : 0;
+      const isTime = performance.now() > this.#reloadedAt + this.#reloadIntervalMs();
+      if (this.#unanswered >= MAX_UNANSWERED && isTime) {
+        const reason: ReloadReason = { kind: 'no-worker' };
+        this.#deps.log.info({ reason }, 'reloading HAProxy');
+        this.#reloads += 1;
+        this.#reloadedAt = performance.now();
+        await this.#deps.process.requestReload(signal);
+      }
+      throw error;
+    }
   }
 
   /** @param taken gets every step that was taken */

@@ -5,7 +5,7 @@ import type { Membership } from './membership.ts';
 import type { RunningBackends } from './plan.ts';
 import type { RunningView } from './running-view.ts';
 import { converse, type Running, type RunningIdentity } from './runtime.ts';
-import { parsePassed, parseQuiet } from './server-state.ts';
+import { parseNumber, parsePassed, parseQuiet } from './server-state.ts';
 import { abilitiesOf } from './versions.ts';
 import type { Workers } from './workers.ts';
 
@@ -44,16 +44,6 @@ export function createObserver({ runtimeSocket, foreignHolds }: HaproxyConfig, w
     return running;
   }
 
-  async function askEach<T>(
-    backends: readonly string[],
-    question: (backend: string) => string,
-    parse: (answer: string) => T,
-    signal: AbortSignal,
-  ): Promise<ReadonlyMap<string, T>> {
-    const answers = await converse(runtimeSocket, backends.map(question), signal);
-    return new Map(backends.map((backend, index) => [backend, parse(answers[index] ?? '')]));
-  }
-
   return {
     read,
     isCompareDue: () => performance.now() >= nextReadingAt,
@@ -68,23 +58,41 @@ export function createObserver({ runtimeSocket, foreignHolds }: HaproxyConfig, w
       const gated = [...view.waitingBackends];
       let isDue = false;
       if (gated.length > 0) {
-        const question = (backend: string) => `show servers state ${backend}`;
-        const passed = await askEach(gated, question, parsePassed, signal);
+        const passed = await askState(runtimeSocket, gated, parsePassed, signal);
         isDue = view.release((backend, name) => passed.get(backend)?.has(name) === true, now);
       }
       if (now < nextSampleAt || !abilitiesOf(view.identity.version).deletesDrained) return isDue;
       nextSampleAt = now + SAMPLE_INTERVAL_MS;
       const leaving = view.leaving(membership);
       if (leaving.size === 0) return isDue;
-      const quiet = await askEach(
-        [...leaving.keys()],
-        (backend) => `show stat ${backend} 4 -1`,
-        parseQuiet,
-        signal,
-      );
+      const quiet = await findQuiet(runtimeSocket, [...leaving.keys()], signal);
       return view.sample(leaving, (backend, name) => quiet.get(backend)?.has(name) === true) || isDue;
     },
   };
+}
+
+/** By backend, its servers without a session or a waiting request. */
+export async function findQuiet(
+  socket: string,
+  backends: readonly string[],
+  signal?: AbortSignal,
+): Promise<ReadonlyMap<string, ReadonlySet<string>>> {
+  const numbers = await askState(socket, backends, parseNumber, signal);
+  // By its name HAProxy would take the frontend of the same name, which has no servers (seen on 2.6).
+  const questions = backends.map((backend) => `show stat ${numbers.get(backend) ?? backend} 4 -1`);
+  const answers = await converse(socket, questions, signal);
+  return new Map(backends.map((backend, index) => [backend, parseQuiet(answers[index] ?? '')]));
+}
+
+async function askState<T>(
+  socket: string,
+  backends: readonly string[],
+  parse: (answer: string) => T,
+  signal?: AbortSignal,
+): Promise<ReadonlyMap<string, T>> {
+  const questions = backends.map((backend) => `show servers state ${backend}`);
+  const answers = await converse(socket, questions, signal);
+  return new Map(backends.map((backend, index) => [backend, parse(answers[index] ?? '')]));
 }
 
 export function isSameWorker(a: RunningIdentity, b: RunningIdentity): boolean {

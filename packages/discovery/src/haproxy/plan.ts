@@ -31,7 +31,8 @@ export type ReloadReason =
   | { readonly kind: 'backend-not-dynamic'; readonly line: string; readonly backend: string }
   | { readonly kind: 'server-moved'; readonly backend: string; readonly server: string }
   | { readonly kind: 'too-many-tombstones'; readonly backend: string; readonly count: number }
-  | { readonly kind: 'update-refused'; readonly replies: readonly string[] };
+  | { readonly kind: 'update-refused'; readonly replies: readonly string[] }
+  | { readonly kind: 'no-worker' };
 
 /** The servers of every backend of a running HAProxy, its own records and those of the catalog mixed. */
 export type RunningBackends = ReadonlyMap<string, readonly ReportedServer[]>;

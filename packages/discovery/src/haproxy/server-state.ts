@@ -122,7 +122,12 @@ export function parsePassed(text: string): ReadonlySet<string> {
   return passed;
 }
 
-/** The servers without a session or a waiting request, by what HAProxy answers to `show stat BACKEND 4 -1`. */
+/** HAProxy's own number of a backend, by what it answers to `show servers state BACKEND`; undefined without servers. */
+export function parseNumber(text: string): string | undefined {
+  return /^(\d+) \S+ \d/m.exec(text)?.[1];
+}
+
+/** The servers without a session or a waiting request, by what HAProxy answers to `show stat NUMBER 4 -1`. */
 export function parseQuiet(csv: string): ReadonlySet<string> {
   const quiet = new Set<string>();
   for (const line of csv.split('\n')) {
