@@ -75,6 +75,8 @@ const MIN_RELOAD_INTERVAL_MS = 1_000;
 /** Reloads that do not bring about what they are for come ever more slowly. */
 const MAX_RELOAD_INTERVAL_MS = 60_000;
 const MAX_ROUNDS = 5;
+/** A worker that has just taken steps needs not be asked who it is. */
+const RECENT_MS = 200;
 const MAX_UNANSWERED = 2;
 /** How long the runtime waits for the file. */
 const FILE_HEAD_START_MS = 5;
@@ -103,6 +105,8 @@ class FileFirstApplier implements Applier {
   /** Nothing is left to do until the owner of HAProxy starts it. */
   #isAwaiting = false;
   #reloadedAt = -Infinity;
+  /** When the worker has last said that it is still the one. */
+  #heardAt = -Infinity;
   /** Reloads since all was last as desired. */
   #reloads = 0;
   /** How often in a row a master was there, and no worker. */
@@ -166,11 +170,13 @@ class FileFirstApplier implements Applier {
     try {
       if (this.#isAwaiting) return (await this.#workers.look(signal)) === undefined ? 'as-left' : 'due';
       if (view === undefined || view.isInDoubt) return 'disturbed';
-      const identity = await this.#workers.identity(signal);
-      if (!isSameWorker(identity, view.identity)) return this.#lose();
-      if (!(await this.#routing.isAsLeft(this.#worker(identity, signal)))) return 'disturbed';
-      if (this.#observer.isCompareDue() && (await this.#observer.compare(view, this.#members, signal)))
-        return this.#tellHolds(view) ? 'due' : 'disturbed';
+      if (this.#observer.isCompareDue()) {
+        if (await this.#observer.compare(view, this.#members, signal))
+          return this.#tellHolds(view) ? 'due' : 'disturbed';
+      } else if (performance.now() > this.#heardAt + RECENT_MS) {
+        if (!isSameWorker(await this.#workers.identity(signal), view.identity)) return this.#lose();
+      }
+      if (!(await this.#routing.isAsLeft(this.#worker(view.identity, signal)))) return 'disturbed';
       return (await this.#observer.tend(view, this.#members, signal)) ? 'due' : 'as-left';
     } catch (error) {
       signal.throwIfAborted();
@@ -392,7 +398,10 @@ class FileFirstApplier implements Applier {
     view.doubt();
     try {
       const executed = await executeSteps(this.#deps.config.runtimeSocket, plan.steps, view.identity, signal);
-      if (executed.kind === 'done') view.trust();
+      if (executed.kind === 'done') {
+        view.trust();
+        this.#heardAt = performance.now();
+      }
       return executed;
     } catch (error) {
       signal.throwIfAborted();

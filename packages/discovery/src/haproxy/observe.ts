@@ -28,7 +28,7 @@ export interface Observer {
 }
 
 /** Every server is compared this often; for a great fleet less often, so that it never costs more than a twentieth. */
-const MIN_READING_INTERVAL_MS = 450;
+const MIN_READING_INTERVAL_MS = 600;
 const READING_SHARE = 20;
 const SAMPLE_INTERVAL_MS = 1_000;
 

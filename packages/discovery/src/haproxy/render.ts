@@ -17,7 +17,7 @@ export interface Rendered {
   readonly mark: string;
 }
 
-/** The same in pieces: those of a backend are the same object as long as it has the same servers. */
+/** The same in pieces, which are the same objects as long as they say the same. */
 export interface RenderedParts {
   readonly parts: readonly Buffer[];
   readonly mark: string;
@@ -30,7 +30,14 @@ const template = Handlebars.create().compile(
 );
 const marks = new WeakMap<Structure, string>();
 const frames = new WeakMap<Structure, Frame>();
-const blocks = new WeakMap<readonly Server[], { readonly slot: Slot; readonly bytes: Buffer }>();
+const backends = new WeakMap<
+  Slot,
+  {
+    readonly servers: readonly Server[];
+    readonly runs: ReadonlyMap<Server, Run>;
+    readonly parts: readonly Buffer[];
+  }
+>();
 
 /** The text for a structure and its servers. Deterministic: equal input gives equal bytes. */
 export function renderConfig(structure: Structure, membership: Membership): Rendered {
@@ -44,7 +51,7 @@ export function renderParts(structure: Structure, membership: Membership): Rende
   const parts = [head];
   for (const { slot, after } of bodies) {
     const servers = membership.get(slot.backend) ?? [];
-    if (servers.length > 0) parts.push(renderServers(servers, slot));
+    if (servers.length > 0) parts.push(...renderServers(servers, slot));
     parts.push(after);
   }
   return { parts, mark };
@@ -128,19 +135,54 @@ function frameOf(structure: Structure): Frame {
   return frame;
 }
 
+/** Servers that stand one after the other, and their lines. */
+interface Run {
+  readonly servers: readonly Server[];
+  readonly bytes: Buffer;
+}
+
+/** A run of servers ends before one in so many, whoever stands around it: a change is a matter of its own run. */
+const RUN_LENGTH = 32;
+
+/** What has been rendered of a backend last, run by run. Runs of servers that have not changed are the same bytes. */
+function renderServers(servers: readonly Server[], slot: Slot): readonly Buffer[] {
+  const last = backends.get(slot);
+  if (last?.servers === servers) return last.parts;
+  const runs = new Map<Server, Run>();
+  for (let start = 0; start < servers.length;) {
+    let end = start + 1;
+    while (end < servers.length && (servers[end]?.id ?? 0) % RUN_LENGTH !== 0) end += 1;
+    const first = servers[start] as Server;
+    const known = last?.runs.get(first);
+    runs.set(
+      first,
+      known !== undefined && isRun(known, servers, start, end)
+        ? known
+        : renderRun(servers.slice(start, end), slot),
+    );
+    start = end;
+  }
+  const parts = [...runs.values()].map(({ bytes }) => bytes);
+  backends.set(slot, { servers, runs, parts });
+  return parts;
+}
+
+function isRun(run: Run, servers: readonly Server[], start: number, end: number): boolean {
+  return (
+    run.servers.length === end - start &&
+    run.servers.every((server, index) => server === servers[start + index])
+  );
+}
+
 /** Server lines are ASCII, names and all. */
-function renderServers(servers: readonly Server[], slot: Slot): Buffer {
-  const known = blocks.get(servers);
-  if (known?.slot === slot) return known.bytes;
+function renderRun(servers: readonly Server[], slot: Slot): Run {
   const [start, toAddress, toArguments, end] = slot.between;
   let text = '';
   for (const server of servers) {
     const { name, address, arguments: args } = serverView(server, slot.serverOptions);
     text += start + name + toAddress + address + toArguments + args + end;
   }
-  const bytes = Buffer.from(text);
-  blocks.set(servers, { slot, bytes });
-  return bytes;
+  return { servers, bytes: Buffer.from(text, 'latin1') };
 }
 
 interface ServerView {
