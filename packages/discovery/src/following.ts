@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { isIP } from 'node:net';
 import { isDeepStrictEqual } from 'node:util';
 
 import {
@@ -38,6 +39,11 @@ export interface Following {
   readonly sourceError: string | undefined;
   /** What an earlier life has saved. It counts as known before its source has spoken, even when it comes later. */
   assume(saved: SavedEntry): void;
+  /**
+   * What HAProxy has of it, for want of anything that was saved: it counts as what its source said last. Only the
+   * fallback that is configured came from elsewhere.
+   */
+  adopt(served: readonly Instance[]): void;
   /**
    * Another version of the service. When it is read in another way, the old instances serve until its source has
    * spoken; what it says then is not guarded against, because that is what the operator wants to see.
@@ -125,6 +131,12 @@ class SourceFollowing implements Following {
     } else {
       this.#know(recordSnapshot(base, this.#known.said, this.#policy(isAlike), performance.now()));
     }
+  }
+
+  adopt(served: readonly Instance[]): void {
+    const { fallback } = this.#service.config;
+    const instances = served.filter((instance) => !fallback.some((other) => isLikely(other, instance)));
+    if (instances.length > 0) this.assume({ instances, origin: this.#origin });
   }
 
   update(service: DiscoveredService): void {
@@ -253,6 +265,12 @@ class SourceFollowing implements Following {
         'set instances aside',
       );
   }
+}
+
+/** Whether an instance that is written down may be the one with that address. */
+function isLikely(configured: Instance, { name, host, port }: Instance): boolean {
+  const isHost = isIP(configured.host) === 0 || configured.host === host;
+  return configured.name === name && configured.port === port && isHost;
 }
 
 /** A word for how a service is read: versions of it that make the same of the same registry have the same. */

@@ -7,6 +7,7 @@ export { queryName } from './dns.ts';
 export { assumeKnown, type CatalogPolicy, type Known, passKnown, recordSnapshot } from './catalog.ts';
 export { type Guard, guardChange, mergeInstances, openGuard, passTime } from './guard.ts';
 export { createHoldsStore } from './holds-store.ts';
+export { createFirstWords } from './first-words.ts';
 export { findInstances } from './holding.ts';
 export { preferNear } from './locality.ts';
 export { createSelector, selectInstances, type SelectionInput } from './selection.ts';
@@ -96,3 +97,4 @@ export {
   type Spares,
 } from './haproxy/ports.ts';
 export { createRouting, readSpares } from './haproxy/routing.ts';
+export { instanceOf, readServing } from './haproxy/serving.ts';
