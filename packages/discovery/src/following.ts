@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import { isDeepStrictEqual } from 'node:util';
 
@@ -18,6 +17,7 @@ import type { DiscoveredService } from './config/discover.ts';
 import type { GuardPolicy } from './config/selection.ts';
 import { type Fallback, followFallback } from './fallback.ts';
 import { filtered } from './filter.ts';
+import { isSameOrigin, originOf } from './origin.ts';
 import type { SavedEntry } from './snapshot-store.ts';
 import type { Source } from './source.ts';
 import { createSource } from './sources/kinds.ts';
@@ -124,7 +124,7 @@ class SourceFollowing implements Following {
 
   assume({ instances, origin }: SavedEntry): void {
     const base = assumeKnown(instances);
-    const isAlike = origin === this.#origin;
+    const isAlike = isSameOrigin(origin, this.#origin);
     if (this.#known === undefined) {
       this.#knownOrigin = origin;
       this.#know(base);
@@ -140,15 +140,14 @@ class SourceFollowing implements Following {
   }
 
   update(service: DiscoveredService): void {
-    const origin = originOf(service);
-    const isReadAlike = origin === this.#origin;
+    const goesOn = isReadAlike(this.#service, service);
     if (!isDeepStrictEqual(service.config.fallback, this.#service.config.fallback)) {
       this.#fallback.end();
       this.#fallback = followFallback(service.config.fallback, this.#deps);
     }
     this.#service = service;
-    this.#origin = origin;
-    if (isReadAlike) {
+    this.#origin = originOf(service);
+    if (goesOn) {
       this.#pass();
       return;
     }
@@ -195,7 +194,7 @@ class SourceFollowing implements Following {
   }
 
   #record(instances: readonly Instance[]): void {
-    const isAlike = this.#knownOrigin === this.#origin;
+    const isAlike = isSameOrigin(this.#knownOrigin, this.#origin);
     this.#hasSpoken = true;
     this.#knownOrigin = this.#origin;
     this.#know(recordSnapshot(this.#known, instances, this.#policy(isAlike), performance.now()));
@@ -273,8 +272,13 @@ function isLikely(configured: Instance, { name, host, port }: Instance): boolean
   return configured.name === name && configured.port === port && isHost;
 }
 
-/** A word for how a service is read: versions of it that make the same of the same registry have the same. */
-function originOf({ path, config: { filter, format, source } }: DiscoveredService): string {
-  const text = JSON.stringify([path, format, source, filter]);
-  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+/** Whether a source that runs serves the other version of its service as well. */
+function isReadAlike(a: DiscoveredService, b: DiscoveredService): boolean {
+  const read = ({ path, config: { filter, format, source } }: DiscoveredService) => [
+    path,
+    filter,
+    format,
+    source,
+  ];
+  return isDeepStrictEqual(read(a), read(b));
 }

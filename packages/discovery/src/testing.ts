@@ -6,6 +6,7 @@ export { type AddressResolver, createAddressResolver, withAddresses } from './ad
 export { queryName } from './dns.ts';
 export { assumeKnown, type CatalogPolicy, type Known, passKnown, recordSnapshot } from './catalog.ts';
 export { type Guard, guardChange, mergeInstances, openGuard, passTime } from './guard.ts';
+export { isSameOrigin, originOf } from './origin.ts';
 export { createHoldsStore } from './holds-store.ts';
 export { createFirstWords } from './first-words.ts';
 export { findInstances } from './holding.ts';
