@@ -142,8 +142,9 @@ class SourceFollowing implements Following {
   update(service: DiscoveredService): void {
     const goesOn = isReadAlike(this.#service, service);
     if (!isDeepStrictEqual(service.config.fallback, this.#service.config.fallback)) {
+      const { instances } = this.#fallback;
       this.#fallback.end();
-      this.#fallback = followFallback(service.config.fallback, this.#deps);
+      this.#fallback = followFallback(service.config.fallback, this.#deps, instances);
     }
     this.#service = service;
     this.#origin = originOf(service);

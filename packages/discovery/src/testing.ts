@@ -8,6 +8,7 @@ export { assumeKnown, type CatalogPolicy, type Known, passKnown, recordSnapshot 
 export { type Guard, guardChange, mergeInstances, openGuard, passTime } from './guard.ts';
 export { isSameOrigin, originOf } from './origin.ts';
 export { createHoldsStore } from './holds-store.ts';
+export { followFallback } from './fallback.ts';
 export { createFirstWords } from './first-words.ts';
 export { findInstances } from './holding.ts';
 export { preferNear } from './locality.ts';
