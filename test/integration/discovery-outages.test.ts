@@ -1,9 +1,11 @@
 // The registry goes away, comes back empty, or fills again one by one: nobody who talks to a service notices.
 import assert from 'node:assert/strict';
-import { rm } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 
 import type { ServiceState } from '@tandem/discovery';
 
@@ -466,5 +468,32 @@ describe('an operator', () => {
       remembered: true,
     });
     assert.deepEqual(held(), []);
+  });
+});
+
+describe('an output that is stuck', () => {
+  scenario('does not keep the daemon from ending, nor from saving what it knows', async (scene) => {
+    const { world, say, port } = scene;
+    // Whoever opens a pipe to read it waits for somebody who writes.
+    const template = path.join(world.directory, 'nginx.conf.hbs');
+    await promisify(execFile)('mkfifo', [template]);
+    const settings = { templates: [{ template, target: path.join(world.directory, 'nginx.conf') }] };
+    say('ab');
+    const daemon = world.start([service('web', `127.0.0.1:${port}`)], {}, { settings });
+    try {
+      await scene.becomes('ab');
+      say('abc');
+      await scene.becomes('abc');
+      await daemon.stop();
+      assert.equal(world.logged('an output or the disk is stuck, ending without it').length, 1);
+      const saved = await readFile(path.join(world.stateDir, 'catalog.json'), 'utf8');
+      assert.deepEqual([...saved.matchAll(/"name":"(\w)"/g)].map(([, name = '']) => name).toSorted(), [
+        'a',
+        'b',
+        'c',
+      ]);
+    } finally {
+      await writeFile(template, '');
+    }
   });
 });

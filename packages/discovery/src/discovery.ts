@@ -1,6 +1,13 @@
 import path from 'node:path';
 
-import { type InstanceId, instanceId, type Log, sleepOrAborted } from '@tandem/core';
+import {
+  type InstanceId,
+  instanceId,
+  isTandemError,
+  type Log,
+  sleepOrAborted,
+  withDeadline,
+} from '@tandem/core';
 import type { Registry } from '@tandem/registry';
 
 import { createAddressResolver } from './addresses.ts';
@@ -55,6 +62,8 @@ const FIRST_WORDS_MS = 5_000;
 const NEXT_WORDS_MS = 500;
 /** When it is worth a word that a source is silent. */
 const SILENCE_MS = 5_000;
+/** Longer than a HAProxy that ends with the daemon may take for its last requests. */
+const END_MS = 12_000;
 const NO_HOLDS: ReadonlyMap<InstanceId, HoldKind> = new Map();
 
 export function createDiscovery(options: DiscoveryOptions): Discovery {
@@ -116,6 +125,9 @@ class DiscoveryDaemon implements Discovery {
       controller.abort(signal.reason);
       for (const following of this.#following.values()) following.end();
     };
+    const isTold = new Promise<void>((resolve) => {
+      controller.signal.addEventListener('abort', () => resolve(), { once: true });
+    });
     signal.addEventListener('abort', abort, { once: true });
     if (signal.aborted) abort();
     const tasks = [
@@ -123,16 +135,28 @@ class DiscoveryDaemon implements Discovery {
       ...this.#outputs.all.map((output) => output.run(controller.signal)),
     ];
     try {
-      await Promise.all(tasks);
+      await Promise.race([Promise.all(tasks), isTold]);
     } finally {
       signal.removeEventListener('abort', abort);
       abort();
       // An end may come between a change and its publication.
       if (this.#publishing !== undefined && this.#boot === 'done') this.#store.save(() => this.#catalog());
       clearImmediate(this.#publishing);
-      await Promise.allSettled(tasks);
-      await this.#store.close();
+      await this.#finish(tasks);
     }
+  }
+
+  /** What is stuck keeps nobody from ending the daemon: its successor does what it has left undone. */
+  async #finish(tasks: readonly Promise<void>[]): Promise<void> {
+    const isDone = Promise.all([Promise.allSettled(tasks), this.#store.close()]);
+    try {
+      await withDeadline(undefined, END_MS, () => isDone);
+    } catch (error) {
+      if (!isTandemError(error, 'DEADLINE_EXCEEDED')) throw error;
+      this.#log.error({ waitedMs: END_MS }, 'an output or the disk is stuck, ending without it');
+      return;
+    }
+    await Promise.all(tasks);
   }
 
   async hold(service: string, instance: string, kind: HoldKind): Promise<HoldAnswer> {
