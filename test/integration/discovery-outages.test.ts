@@ -1,7 +1,11 @@
 // The registry goes away, comes back empty, or fills again one by one: nobody who talks to a service notices.
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { readFile, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 
 import type { ServiceState } from '@tandem/discovery';
 
@@ -19,6 +23,8 @@ import { type Origin, startHttpOrigin } from '../support/origin.ts';
 const PER_SECOND = 100;
 const NAMES = ['a', 'b', 'c', 'd'];
 const WEB = '/services/web';
+/** The very first start waits for five seconds, the others do not. */
+const PATIENT_MS = 4_000;
 let origins: Origin[];
 
 before(async () => {
@@ -179,8 +185,7 @@ describe('a start', () => {
     const daemon = start();
     await eventually(() => ask(port));
     const tookMs = performance.now() - startedAt;
-    // It does not wait for the registry, which it would for five seconds.
-    assert.ok(tookMs < 4_000, `served after ${Math.round(tookMs)} ms`);
+    assert.ok(tookMs < PATIENT_MS, `served after ${Math.round(tookMs)} ms`);
     await becomes('abc');
     assert.equal(stateOf(daemon).use, 'saved');
     say('ab');
@@ -233,6 +238,82 @@ describe('a start', () => {
     );
   }
 
+  scenario('serves what was saved although another service was never heard of', async (scene) => {
+    const { world, say, becomes, start, port } = scene;
+    say('abc');
+    const first = start();
+    await becomes('abc');
+    await first.stop();
+    await killHaproxy(scene);
+    world.registry.hush(WEB);
+    const startedAt = performance.now();
+    world.start([service('web', `127.0.0.1:${port}`), service('new', `127.0.0.1:${await freePort()}`)]);
+    await eventually(() => ask(port));
+    const tookMs = performance.now() - startedAt;
+    assert.ok(tookMs < PATIENT_MS, `served after ${Math.round(tookMs)} ms`);
+    await becomes('abc');
+  });
+
+  for (const [what, isSaved] of [
+    ['a HAProxy that runs', true],
+    ['nothing', false],
+  ] as const) {
+    scenario(`with ${what} follows each source, whoever else is silent`, async (scene) => {
+      const { world, say, becomes, start, port } = scene;
+      if (isSaved) {
+        say('ab');
+        const first = start();
+        await becomes('ab');
+        await first.stop();
+      }
+      say('bc');
+      const startedAt = performance.now();
+      const silent = service('silent', `127.0.0.1:${await freePort()}`);
+      world.start([silent, service('web', `127.0.0.1:${port}`)]);
+      await becomes('bc');
+      const tookMs = performance.now() - startedAt;
+      assert.ok(tookMs < PATIENT_MS, `followed after ${Math.round(tookMs)} ms`);
+      world.registry.say(silent.path, fleet('d'));
+      await world.becomes('silent', ['d']);
+    });
+  }
+
+  scenario('with nothing but living sources begins with one correct file', async ({ world }) => {
+    const services = await Promise.all(
+      Array.from({ length: 20 }, async (_, index) =>
+        service(`service-${index}`, `127.0.0.1:${await freePort()}`),
+      ),
+    );
+    world.start(services);
+    for (const { path } of services) {
+      await sleep(20);
+      world.registry.say(path, fleet('abcd'));
+    }
+    for (const { service: name } of services) await world.becomes(name, NAMES);
+    assert.deepEqual([world.reloads(), world.logged('updated HAProxy').length], [0, 0]);
+  });
+
+  scenario('that has lost its catalog guards what the running HAProxy has', async (scene) => {
+    const { world, say, becomes, start, load } = scene;
+    say('abcd');
+    const first = start();
+    await becomes('abcd');
+    load();
+    await first.stop();
+    await rm(path.join(world.stateDir, 'catalog.json'));
+    const updates = world.logged('updated HAProxy').length;
+    say('');
+    const daemon = start();
+    await eventually(() => assert.ok((stateOf(daemon).guardMs ?? 0) > 0));
+    assert.equal(shown(daemon), 'a! b! c! d!');
+    await eventually(() => assert.ok(daemon.discovery.state().haproxy.applied));
+    await becomes('abcd');
+    say('abcd');
+    await eventually(() => assert.equal(stateOf(daemon).guardMs, undefined));
+    await becomes('abcd');
+    assert.deepEqual([world.reloads(), world.logged('updated HAProxy').length - updates], [0, 0]);
+  });
+
   scenario('that adopts a HAProxy leaves it as it is while the registry is silent', async (scene) => {
     const { world, say, becomes, start, load } = scene;
     say('ab');
@@ -242,7 +323,6 @@ describe('a start', () => {
     await first.stop();
     world.registry.hush(WEB);
     const daemon = start();
-    assert.equal(daemon.discovery.state().phase, 'starting');
     await eventually(() => assert.equal(daemon.discovery.state().phase, 'serving'));
     assert.equal(stateOf(daemon).use, 'unknown');
     assert.equal(shown(daemon), '(a) (b)');
@@ -388,5 +468,32 @@ describe('an operator', () => {
       remembered: true,
     });
     assert.deepEqual(held(), []);
+  });
+});
+
+describe('an output that is stuck', () => {
+  scenario('does not keep the daemon from ending, nor from saving what it knows', async (scene) => {
+    const { world, say, port } = scene;
+    // Whoever opens a pipe to read it waits for somebody who writes.
+    const template = path.join(world.directory, 'nginx.conf.hbs');
+    await promisify(execFile)('mkfifo', [template]);
+    const settings = { templates: [{ template, target: path.join(world.directory, 'nginx.conf') }] };
+    say('ab');
+    const daemon = world.start([service('web', `127.0.0.1:${port}`)], {}, { settings });
+    try {
+      await scene.becomes('ab');
+      say('abc');
+      await scene.becomes('abc');
+      await daemon.stop();
+      assert.equal(world.logged('an output or the disk is stuck, ending without it').length, 1);
+      const saved = await readFile(path.join(world.stateDir, 'catalog.json'), 'utf8');
+      assert.deepEqual([...saved.matchAll(/"name":"(\w)"/g)].map(([, name = '']) => name).toSorted(), [
+        'a',
+        'b',
+        'c',
+      ]);
+    } finally {
+      await writeFile(template, '');
+    }
   });
 });

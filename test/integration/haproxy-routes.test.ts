@@ -351,7 +351,7 @@ describe('a port range', () => {
       const quiet = (name: string, offset: number) => ({ ...at(name, offset), path: `/silent/${name}` });
       world.start([quiet('one', 0), quiet('two', 1)]);
       await eventually(() =>
-        assert.equal(world.logged('starting without the registry for some services').length, 1),
+        assert.equal(world.logged('going on without the registry for some services').length, 1),
       );
       await eventually(() => assert.equal(world.logged('found a running HAProxy').length, 1));
       await world.becomes('tandem-spare-http-1', ['b']);

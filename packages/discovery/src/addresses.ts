@@ -12,6 +12,7 @@ import {
   uniqueInstances,
 } from '@tandem/core';
 
+import { placeAfter } from './catalog.ts';
 import { compareAddresses, createDnsClient, type DnsAnswer, queryName } from './dns.ts';
 import { createHostsFile } from './hosts-file.ts';
 import { publishedBy, reuseRecords, type Source, toldOnce } from './source.ts';
@@ -66,6 +67,7 @@ export function withAddresses(source: Source, deps: { resolver: AddressResolver;
       publishedBy(signal, async (publish, signal) => {
         const resolved = new WeakMap<Instance, Instance>();
         let announced: Snapshot | undefined;
+        let hasNames = false;
         let shown: Snapshot | undefined;
         let hold: NodeJS.Timeout | undefined;
         let turn: NodeJS.Immediate | undefined;
@@ -90,7 +92,7 @@ export function withAddresses(source: Source, deps: { resolver: AddressResolver;
           }
           clearTimeout(hold);
           hold = undefined;
-          const view = viewOf(announced, names, resolved);
+          const view = hasNames ? viewOf(announced, names, resolved) : announced;
           if (view.instances.length === 0 && names.isAway()) return;
           const snapshot = view === announced ? announced : reuseRecords(shown, view);
           if (snapshot === shown) return;
@@ -99,8 +101,9 @@ export function withAddresses(source: Source, deps: { resolver: AddressResolver;
         }
         try {
           for await (const snapshot of source.watch(signal)) {
+            hasNames = needsNames(snapshot.instances, hasNames ? [] : announced?.instances);
             announced = snapshot;
-            names.follow(snapshot.instances);
+            names.follow(hasNames ? snapshot.instances : []);
             update();
           }
         } finally {
@@ -112,9 +115,24 @@ export function withAddresses(source: Source, deps: { resolver: AddressResolver;
   };
 }
 
-/** The snapshot itself where there is nothing to put in. */
+/**
+ * Whether a host of these instances is a name. Those that were there before are not looked at again.
+ * @param before without names, in the order of snapshots
+ */
+function needsNames(instances: readonly Instance[], before: readonly Instance[] = []): boolean {
+  let there = 0;
+  for (const instance of instances) {
+    if (instance === before[there]) {
+      there += 1;
+      continue;
+    }
+    there = placeAfter(instance, before, there);
+    if (instance !== before[there - 1] && isIP(instance.host) === 0) return true;
+  }
+  return false;
+}
+
 function viewOf(announced: Snapshot, names: Names, resolved: WeakMap<Instance, Instance>): Snapshot {
-  if (announced.instances.every(({ host }) => isIP(host) !== 0)) return announced;
   const instances: Instance[] = [];
   const rejected: Rejection[] = [];
   for (const instance of announced.instances) {

@@ -40,7 +40,7 @@ export function recordSnapshot(
   policy: CatalogPolicy,
   now: number,
 ): Known {
-  const said = inOrder(instances);
+  const said = inOrder(instances, before?.said);
   const guard =
     before === undefined
       ? openGuard
@@ -73,11 +73,31 @@ export function isSame(a: readonly Instance[], b: readonly Instance[]): boolean 
   return a === b || (a.length === b.length && a.every((instance, index) => instance === b[index]));
 }
 
-/** The guard compares lists in step; a source that breaks the order of snapshots must not confuse it. */
-function inOrder(instances: readonly Instance[]): readonly Instance[] {
-  const isOrdered = instances.every((instance, index) => {
-    const previous = instances[index - 1];
-    return previous === undefined || compareInstances(previous, instance) < 0;
-  });
-  return isOrdered ? instances : uniqueInstances(instances);
+/**
+ * The guard compares lists in step; a source that breaks the order of snapshots must not confuse it. What stood side by
+ * side in the list before, which was in order, is not compared again.
+ */
+function inOrder(instances: readonly Instance[], before: readonly Instance[] = []): readonly Instance[] {
+  let there = 0;
+  let previous: Instance | undefined;
+  for (const instance of instances) {
+    const isBeside = instance === before[there] && previous === before[there - 1];
+    if (!isBeside && previous !== undefined && compareInstances(previous, instance) >= 0)
+      return uniqueInstances(instances);
+    there = instance === before[there] ? there + 1 : placeAfter(instance, before, there);
+    previous = instance;
+  }
+  return instances;
+}
+
+/** Where a list in order goes on after an instance, looked for from `start` on. */
+export function placeAfter(instance: Instance, list: readonly Instance[], start: number): number {
+  let place = start;
+  for (
+    let next = list[place];
+    next !== undefined && compareInstances(next, instance) <= 0;
+    next = list[place]
+  )
+    place += 1;
+  return place;
 }

@@ -1,14 +1,23 @@
 import path from 'node:path';
 
-import { type InstanceId, instanceId, type Log, sleepOrAborted } from '@tandem/core';
+import {
+  type InstanceId,
+  instanceId,
+  isTandemError,
+  type Log,
+  sleepOrAborted,
+  withDeadline,
+} from '@tandem/core';
 import type { Registry } from '@tandem/registry';
 
 import { createAddressResolver } from './addresses.ts';
 import type { DiscoveredService } from './config/discover.ts';
 import type { DiscoverySettings } from './config/discovery.ts';
 import type { HaproxyConfig } from './config/haproxy.ts';
+import { createFirstWords } from './first-words.ts';
 import { type Following, followService } from './following.ts';
 import { isUsable } from './haproxy/membership.ts';
+import type { Serving } from './haproxy/serving.ts';
 import { findInstances, type HoldAnswer } from './holding.ts';
 import { createHoldsStore, type HoldsStore } from './holds-store.ts';
 import type { HoldKind, Offer } from './output.ts';
@@ -48,8 +57,13 @@ export interface DiscoveryOptions {
   readonly log: Log;
 }
 
-/** How long a start waits for the registry before it goes on with what it has. */
-const BOOT_WAIT_MS = 5_000;
+/** How long the very first start, with nothing to serve, waits for the sources: one correct file beats many. */
+const FIRST_WORDS_MS = 5_000;
+const NEXT_WORDS_MS = 500;
+/** When it is worth a word that a source is silent. */
+const SILENCE_MS = 5_000;
+/** Longer than a HAProxy that ends with the daemon may take for its last requests. */
+const END_MS = 12_000;
 const NO_HOLDS: ReadonlyMap<InstanceId, HoldKind> = new Map();
 
 export function createDiscovery(options: DiscoveryOptions): Discovery {
@@ -70,9 +84,9 @@ class DiscoveryDaemon implements Discovery {
   /** What an earlier life has saved, for services that come while this one boots. */
   #saved: SavedCatalog = new Map();
   #boot: 'waiting' | 'done' = 'waiting';
-  /** HAProxy ran already: what it has counts more than what was saved. */
-  #isAdopted = false;
-  #onBootable = () => {};
+  /** Of these services HAProxy had servers already: what it has counts more than what was saved. */
+  #adopted: ReadonlySet<string> = new Set();
+  readonly #firstWords = createFirstWords({ firstMs: FIRST_WORDS_MS, nextMs: NEXT_WORDS_MS });
   #isEnded = false;
 
   constructor(options: DiscoveryOptions) {
@@ -111,6 +125,9 @@ class DiscoveryDaemon implements Discovery {
       controller.abort(signal.reason);
       for (const following of this.#following.values()) following.end();
     };
+    const isTold = new Promise<void>((resolve) => {
+      controller.signal.addEventListener('abort', () => resolve(), { once: true });
+    });
     signal.addEventListener('abort', abort, { once: true });
     if (signal.aborted) abort();
     const tasks = [
@@ -118,16 +135,28 @@ class DiscoveryDaemon implements Discovery {
       ...this.#outputs.all.map((output) => output.run(controller.signal)),
     ];
     try {
-      await Promise.all(tasks);
+      await Promise.race([Promise.all(tasks), isTold]);
     } finally {
       signal.removeEventListener('abort', abort);
       abort();
       // An end may come between a change and its publication.
       if (this.#publishing !== undefined && this.#boot === 'done') this.#store.save(() => this.#catalog());
       clearImmediate(this.#publishing);
-      await Promise.allSettled(tasks);
-      await this.#store.close();
+      await this.#finish(tasks);
     }
+  }
+
+  /** What is stuck keeps nobody from ending the daemon: its successor does what it has left undone. */
+  async #finish(tasks: readonly Promise<void>[]): Promise<void> {
+    const isDone = Promise.all([Promise.allSettled(tasks), this.#store.close()]);
+    try {
+      await withDeadline(undefined, END_MS, () => isDone);
+    } catch (error) {
+      if (!isTandemError(error, 'DEADLINE_EXCEEDED')) throw error;
+      this.#log.error({ waitedMs: END_MS }, 'an output or the disk is stuck, ending without it');
+      return;
+    }
+    await Promise.all(tasks);
   }
 
   async hold(service: string, instance: string, kind: HoldKind): Promise<HoldAnswer> {
@@ -187,48 +216,46 @@ class DiscoveryDaemon implements Discovery {
   /**
    * A HAProxy that runs knows better than the saved catalog, which may be from before its last changes: it keeps what
    * it has until the sources have spoken. Without one, an answer from yesterday's servers beats none. Either way what
-   * was saved is what counted as there: a source that comes back empty has lost it.
+   * was saved, or else what HAProxy has, is what counted as there: a source that comes back empty has lost it.
+   *
+   * Nobody waits for the source of another service, unless there is nothing to serve yet at all.
    */
   async #start(signal: AbortSignal): Promise<void> {
-    const [isRunning, saved] = await Promise.all([
-      this.#outputs.haproxy.isRunning(signal),
+    const services = [...this.#following.values()].map(({ service }) => service);
+    const [serving, saved] = await Promise.all([
+      this.#outputs.haproxy.serving(services, signal),
       this.#store.load(),
       this.#holds.load(),
     ]);
     if (signal.aborted) return;
-    this.#isAdopted = isRunning;
+    this.#adopted = new Set(serving?.keys());
     this.#saved = saved;
-    for (const following of this.#following.values()) this.#assume(following);
-    if (!this.#isBootable()) {
-      this.#log.info({ isRunning, waitMs: BOOT_WAIT_MS }, 'waiting for the registry');
-      await this.#untilBootable(signal);
+    for (const following of this.#following.values()) this.#assume(following, serving);
+    const isFirst = serving === undefined && ![...this.#following.keys()].some((name) => saved.has(name));
+    if (isFirst) {
+      this.#hear();
+      this.#log.info({ waitMs: FIRST_WORDS_MS }, 'waiting for the registry');
+      await this.#firstWords.wait(signal);
     }
     if (signal.aborted) return;
-    const missing = [...this.#following].filter(([, { hasSpoken }]) => !hasSpoken).map(([name]) => name);
-    if (missing.length > 0)
-      this.#log.warn(
-        { missing: missing.slice(0, 20), count: missing.length },
-        'starting without the registry for some services',
-      );
     this.#boot = 'done';
     this.#saved = new Map();
     this.#publish();
+    if (!(await sleepOrAborted(SILENCE_MS, signal))) this.#tellSilent();
   }
 
-  async #untilBootable(signal: AbortSignal): Promise<void> {
-    const waiting = new AbortController();
-    const stop = () => waiting.abort();
-    signal.addEventListener('abort', stop, { once: true });
-    this.#onBootable = stop;
-    await sleepOrAborted(BOOT_WAIT_MS, waiting.signal);
-    this.#onBootable = () => {};
-    signal.removeEventListener('abort', stop);
+  #tellSilent(): void {
+    const silent = [...this.#following].filter(([, { hasSpoken }]) => !hasSpoken).map(([name]) => name);
+    if (silent.length > 0)
+      this.#log.warn(
+        { services: silent.slice(0, 20), count: silent.length },
+        'going on without the registry for some services',
+      );
   }
 
-  #isBootable(): boolean {
-    return [...this.#following.values()].every(({ hasSpoken, known }) =>
-      this.#isAdopted ? hasSpoken : known !== undefined,
-    );
+  #hear(): void {
+    const known = [...this.#following.values()].filter(({ hasSpoken }) => hasSpoken).length;
+    this.#firstWords.hear(known, this.#following.size);
   }
 
   #follow(service: DiscoveredService): void {
@@ -246,9 +273,12 @@ class DiscoveryDaemon implements Discovery {
     this.#assume(following);
   }
 
-  #assume(following: Following): void {
-    const saved = this.#saved.get(following.service.service);
+  #assume(following: Following, serving?: Serving): void {
+    const { service } = following.service;
+    const saved = this.#saved.get(service);
+    const served = serving?.get(service);
     if (saved !== undefined) following.assume(saved);
+    else if (served !== undefined) following.adopt(served);
   }
 
   /** What comes at the same time is published once. */
@@ -262,7 +292,7 @@ class DiscoveryDaemon implements Discovery {
 
   #publish(): void {
     if (this.#boot === 'waiting') {
-      if (this.#isBootable()) this.#onBootable();
+      this.#hear();
       return;
     }
     this.#offers = new Map([...this.#following].map(([name, following]) => [name, this.#offer(following)]));
@@ -281,7 +311,7 @@ class DiscoveryDaemon implements Discovery {
   }
 
   #select({ service, known, fallback, hasSpoken }: Following): Selection | undefined {
-    if (known === undefined || (this.#isAdopted && !hasSpoken)) return undefined;
+    if (known === undefined || (!hasSpoken && this.#adopted.has(service.service))) return undefined;
     return this.#selector.select(service.service, {
       entry: known,
       config: service.config,

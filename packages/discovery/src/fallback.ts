@@ -8,20 +8,22 @@ import type { Source } from './source.ts';
 
 /** The instances that a configuration names for the time without others, with addresses for hosts. */
 export interface Fallback {
-  /** The same array as long as nothing has changed. Empty while no name has an address. */
+  /** The same array as long as nothing has changed. Empty while no name has ever had an address. */
   readonly instances: readonly Instance[];
   readonly rejected: readonly Rejection[];
   end(): void;
 }
 
+/** @param before what is used until one of the configured names has an address */
 export function followFallback(
   configured: readonly Instance[],
   deps: { readonly resolver: AddressResolver; readonly log: Log; readonly onChange: () => void },
+  before: readonly Instance[] = [],
 ): Fallback {
   const unique = uniqueInstances(configured);
   if (unique.every(({ host }) => isIP(host) !== 0)) return { instances: unique, rejected: [], end() {} };
   const controller = new AbortController();
-  let instances: readonly Instance[] = [];
+  let instances = before;
   let rejected: readonly Rejection[] = [];
   const source: Source = {
     async *watch(signal) {
@@ -32,7 +34,8 @@ export function followFallback(
   void (async () => {
     try {
       for await (const snapshot of withAddresses(source, deps).watch(controller.signal)) {
-        ({ instances, rejected } = snapshot);
+        ({ rejected } = snapshot);
+        if (snapshot.instances.length > 0) ({ instances } = snapshot);
         deps.onChange();
       }
     } catch (error) {

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { isIP } from 'node:net';
 import { isDeepStrictEqual } from 'node:util';
 
 import {
@@ -17,6 +17,7 @@ import type { DiscoveredService } from './config/discover.ts';
 import type { GuardPolicy } from './config/selection.ts';
 import { type Fallback, followFallback } from './fallback.ts';
 import { filtered } from './filter.ts';
+import { isSameOrigin, originOf } from './origin.ts';
 import type { SavedEntry } from './snapshot-store.ts';
 import type { Source } from './source.ts';
 import { createSource } from './sources/kinds.ts';
@@ -38,6 +39,11 @@ export interface Following {
   readonly sourceError: string | undefined;
   /** What an earlier life has saved. It counts as known before its source has spoken, even when it comes later. */
   assume(saved: SavedEntry): void;
+  /**
+   * What HAProxy has of it, for want of anything that was saved: it counts as what its source said last. Only the
+   * fallback that is configured came from elsewhere.
+   */
+  adopt(served: readonly Instance[]): void;
   /**
    * Another version of the service. When it is read in another way, the old instances serve until its source has
    * spoken; what it says then is not guarded against, because that is what the operator wants to see.
@@ -118,7 +124,7 @@ class SourceFollowing implements Following {
 
   assume({ instances, origin }: SavedEntry): void {
     const base = assumeKnown(instances);
-    const isAlike = origin === this.#origin;
+    const isAlike = isSameOrigin(origin, this.#origin);
     if (this.#known === undefined) {
       this.#knownOrigin = origin;
       this.#know(base);
@@ -127,16 +133,22 @@ class SourceFollowing implements Following {
     }
   }
 
+  adopt(served: readonly Instance[]): void {
+    const { fallback } = this.#service.config;
+    const instances = served.filter((instance) => !fallback.some((other) => isLikely(other, instance)));
+    if (instances.length > 0) this.assume({ instances, origin: this.#origin });
+  }
+
   update(service: DiscoveredService): void {
-    const origin = originOf(service);
-    const isReadAlike = origin === this.#origin;
+    const goesOn = isReadAlike(this.#service, service);
     if (!isDeepStrictEqual(service.config.fallback, this.#service.config.fallback)) {
+      const { instances } = this.#fallback;
       this.#fallback.end();
-      this.#fallback = followFallback(service.config.fallback, this.#deps);
+      this.#fallback = followFallback(service.config.fallback, this.#deps, instances);
     }
     this.#service = service;
-    this.#origin = origin;
-    if (isReadAlike) {
+    this.#origin = originOf(service);
+    if (goesOn) {
       this.#pass();
       return;
     }
@@ -183,7 +195,7 @@ class SourceFollowing implements Following {
   }
 
   #record(instances: readonly Instance[]): void {
-    const isAlike = this.#knownOrigin === this.#origin;
+    const isAlike = isSameOrigin(this.#knownOrigin, this.#origin);
     this.#hasSpoken = true;
     this.#knownOrigin = this.#origin;
     this.#know(recordSnapshot(this.#known, instances, this.#policy(isAlike), performance.now()));
@@ -255,8 +267,19 @@ class SourceFollowing implements Following {
   }
 }
 
-/** A word for how a service is read: versions of it that make the same of the same registry have the same. */
-function originOf({ path, config: { filter, format, source } }: DiscoveredService): string {
-  const text = JSON.stringify([path, format, source, filter]);
-  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+/** Whether an instance that is written down may be the one with that address. */
+function isLikely(configured: Instance, { name, host, port }: Instance): boolean {
+  const isHost = isIP(configured.host) === 0 || configured.host === host;
+  return configured.name === name && configured.port === port && isHost;
+}
+
+/** Whether a source that runs serves the other version of its service as well. */
+function isReadAlike(a: DiscoveredService, b: DiscoveredService): boolean {
+  const read = ({ path, config: { filter, format, source } }: DiscoveredService) => [
+    path,
+    filter,
+    format,
+    source,
+  ];
+  return isDeepStrictEqual(read(a), read(b));
 }

@@ -6,7 +6,10 @@ export { type AddressResolver, createAddressResolver, withAddresses } from './ad
 export { queryName } from './dns.ts';
 export { assumeKnown, type CatalogPolicy, type Known, passKnown, recordSnapshot } from './catalog.ts';
 export { type Guard, guardChange, mergeInstances, openGuard, passTime } from './guard.ts';
+export { isSameOrigin, originOf } from './origin.ts';
 export { createHoldsStore } from './holds-store.ts';
+export { followFallback } from './fallback.ts';
+export { createFirstWords } from './first-words.ts';
 export { findInstances } from './holding.ts';
 export { preferNear } from './locality.ts';
 export { createSelector, selectInstances, type SelectionInput } from './selection.ts';
@@ -96,3 +99,4 @@ export {
   type Spares,
 } from './haproxy/ports.ts';
 export { createRouting, readSpares } from './haproxy/routing.ts';
+export { instanceOf, readServing } from './haproxy/serving.ts';

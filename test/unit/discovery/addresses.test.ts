@@ -118,6 +118,19 @@ describe('hosts with names', () => {
     assert.deepEqual(server.asked, []);
   });
 
+  test('are looked up as well when they come among addresses, or in the place of one', async (t) => {
+    const zones = { web: { a: ['10.0.0.9'] }, api: { a: ['10.0.0.8'] } };
+    const [a, b, c] = [at('10.0.0.1', 'a'), at('10.0.0.2', 'b'), at('10.0.0.3', 'c')];
+    const { yields, watch } = await watching(t, zones, a, b, c);
+    await watch.shows(a, b, c);
+    yields(a, b, at('web', 'bb'), c);
+    await watch.shows(a, b, at('10.0.0.9', 'bb'), c);
+    yields(a, c);
+    await watch.shows(a, c);
+    yields(a, at('api', 'c'));
+    await watch.shows(a, at('10.0.0.8', 'c'));
+  });
+
   test('get the lowest of their addresses, by number, and keep it as long as it is among them', async (t) => {
     const { server, watch } = await watching(t, { web: { a: ['10.0.0.30', '10.0.0.4'], ttl: 1 } }, at('web'));
     await watch.shows(at('10.0.0.4', 'web'));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
-import type { Instance } from '@tandem/core';
+import { type Instance, uniqueInstances } from '@tandem/core';
 import {
   assumeKnown,
   type CatalogPolicy,
@@ -9,6 +9,7 @@ import {
   passKnown,
   recordSnapshot,
 } from '@tandem/discovery/testing';
+import * as fc from 'fast-check';
 
 const [A, B, C] = ['a', 'b', 'c'].map((name): Instance => ({ name, host: '10.0.0.1', port: 80 })) as [
   Instance,
@@ -93,5 +94,27 @@ describe('the catalog', () => {
 
   test('puts a source in order that has none, and drops its duplicates', () => {
     assert.deepEqual(after(strict, [C, A, { ...A }, B]).instances, [A, B, C]);
+  });
+
+  test('has every snapshot in order and each identity once, whatever order there was before', () => {
+    // Few identities, several records of each: the same objects come again and again.
+    const records = 'abcdeabcab'.split('').map((name, port): Instance => ({
+      name,
+      host: '10.0.0.1',
+      port: port % 3,
+    }));
+    const lists = fc.array(fc.array(fc.constantFrom(...records), { maxLength: 8 }), { maxLength: 6 });
+    const orderly = lists.map((all) =>
+      all.map((list, index) => (index % 2 === 0 ? uniqueInstances(list) : list)),
+    );
+    fc.assert(
+      fc.property(orderly, (snapshots) => {
+        let known: Known | undefined;
+        for (const snapshot of snapshots) {
+          known = recordSnapshot(known, snapshot, strict, 0);
+          assert.deepEqual(known.said, uniqueInstances(snapshot));
+        }
+      }),
+    );
   });
 });

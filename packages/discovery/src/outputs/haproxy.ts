@@ -2,21 +2,22 @@ import path from 'node:path';
 
 import { createLatest, type Latest, type Log, messageOf, type Rejection } from '@tandem/core';
 
+import type { DiscoveredService } from '../config/discover.ts';
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import { type Applier, createApplier } from '../haproxy/apply.ts';
 import { createDesiredBuilder, type Desired } from '../haproxy/desired.ts';
 import { keepApplied } from '../haproxy/keep-applied.ts';
 import { createHaproxyProcess, type HaproxyProcess } from '../haproxy/process.ts';
 import { readSpares } from '../haproxy/routing.ts';
-import { readIdentity } from '../haproxy/runtime.ts';
+import { readServing, type Serving } from '../haproxy/serving.ts';
 import { createStructureStore } from '../haproxy/structure-store.ts';
 import type { Offers, Output } from '../output.ts';
 import type { HaproxyState } from '../state.ts';
 
 /** Keeps the local HAProxy routing to what is offered. It goes on without the daemon, unless `on_exit` says `stop`. */
 export interface HaproxyOutput extends Output {
-  /** Whether one runs already, which then knows better than anything that was saved. */
-  isRunning(signal: AbortSignal): Promise<boolean>;
+  /** What one that runs already serves of these services; undefined when none runs, or the signal is aborted. */
+  serving(services: readonly DiscoveredService[], signal: AbortSignal): Promise<Serving | undefined>;
   state(): HaproxyState;
   /** By service: instances that HAProxy must never see. */
   readonly rejected: ReadonlyMap<string, readonly Rejection[]>;
@@ -62,11 +63,13 @@ class AppliedHaproxy implements HaproxyOutput {
     return this.#rejected;
   }
 
-  isRunning(signal: AbortSignal): Promise<boolean> {
-    return readIdentity(this.#config.runtimeSocket, signal).then(
-      () => true,
-      () => false,
-    );
+  async serving(services: readonly DiscoveredService[], signal: AbortSignal): Promise<Serving | undefined> {
+    try {
+      return await readServing(this.#config, services, signal);
+    } catch (error) {
+      if (signal.aborted) return undefined;
+      throw error;
+    }
   }
 
   offer(offers: Offers): void {
