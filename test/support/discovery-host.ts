@@ -1,5 +1,5 @@
-// A host with the real discovery daemon as a child process, a real HAProxy, and origins behind it. No registry needed:
-// its services say themselves where their instances are.
+// A host with the real discovery daemon as a child process, a real HAProxy, and origins behind it. No registry needed
+// where the services say themselves where their instances are.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
@@ -36,12 +36,15 @@ export interface DiscoveryHost extends AsyncDisposable {
   reloads(): string[];
 }
 
-export async function createDiscoveryHost(more = ''): Promise<DiscoveryHost> {
+/** @param zookeeper where its registry is; without it, the services have sources of their own */
+export async function createDiscoveryHost(more = '', zookeeper?: string): Promise<DiscoveryHost> {
+  const registry =
+    zookeeper === undefined ? 'memory: {}' : `zookeeper: { servers: ['${zookeeper}'], session_timeout: 6s }`;
   const directory = await mkdtemp(path.join(tmpdir(), 'tandem-host-'));
   const servicesDir = path.join(directory, 'services.d');
   await mkdir(servicesDir);
   const hostFile = `host: { name: h, address: 127.0.0.1, labels: { zone: a } }
-registry: { memory: {} }
+registry: { ${registry} }
 state_dir: state
 discovery: { control: run/discovery.sock }
 haproxy:
