@@ -30,8 +30,8 @@ interface Scene extends AsyncDisposable {
   readonly host: DiscoveryHost;
   readonly origins: Readonly<Record<Name, readonly Origin[]>>;
   readonly listens: Readonly<Record<Name, number>>;
-  announce(name: Name, origins: readonly Origin[]): Promise<void>;
-  becomes(name: Name, origins: readonly Origin[]): Promise<void>;
+  readonly announce: (name: Name, origins: readonly Origin[]) => Promise<void>;
+  readonly becomes: (name: Name, origins: readonly Origin[]) => Promise<void>;
 }
 
 async function startScene(): Promise<Scene> {
