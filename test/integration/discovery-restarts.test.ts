@@ -11,6 +11,7 @@ import { startEmbeddedZooKeeper } from '@tandem/embedded-zookeeper';
 
 import { eventually } from '../support/eventually.ts';
 import { type Load, startLoad } from '../support/load.ts';
+import { createParents } from '../support/members.ts';
 import { type Origin, startHttpOrigin } from '../support/origin.ts';
 import { createRandom } from '../support/random.ts';
 import { connectWire, FLAGS, type WireClient, zk } from '../support/zookeeper-wire.ts';
@@ -43,12 +44,6 @@ function createFleet(options: { wire: WireClient; path: string; origins: readonl
       }
     },
   };
-}
-
-async function createParents(wire: WireClient, at: string): Promise<void> {
-  for (let end = at.indexOf('/', 1); end !== -1; end = at.indexOf('/', end + 1))
-    await zk.create(wire, { path: at.slice(0, end) });
-  await zk.create(wire, { path: at });
 }
 
 test(

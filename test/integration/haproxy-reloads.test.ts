@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import http from 'node:http';
 import net from 'node:net';
 import path from 'node:path';
 import { once } from 'node:events';
@@ -167,6 +168,37 @@ exec ${BINARY} "$@"
   };
 }
 
+function setAside(world: HaproxyWorld): string {
+  return world
+    .logged('set a service aside')
+    .map(({ facts }) => `${String(facts['service'])}: ${String(facts['reason'])}`)
+    .join('\n');
+}
+
+/** One request after the other on a single connection that was there before. */
+function converseOn(port: number) {
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  const controller = new AbortController();
+  const failures: string[] = [];
+  let answered = 0;
+  const talk = (async () => {
+    while (!controller.signal.aborted) {
+      await ask(port, agent).then(
+        () => (answered += 1),
+        (error: unknown) => failures.push(String(error)),
+      );
+      await sleep(20);
+    }
+  })();
+  const end = async () => {
+    controller.abort();
+    await talk;
+    agent.destroy();
+    return { answered, failures };
+  };
+  return { end, [Symbol.asyncDispose]: async () => void (await end()) };
+}
+
 describe('reloads that fail', () => {
   scenario(
     'an address that is taken at the last moment: told as HAProxy says it, and the service comes once it is free',
@@ -175,24 +207,43 @@ describe('reloads that fail', () => {
       const { port, web, daemon, say } = await serving(world);
       const worker = await world.workerPid();
       const contested = await freePort();
+      await using during = startLoad({ port, perSecond: 100 });
+      await using conversation = converseOn(port);
       await race.hold();
       daemon.discovery.update([web(), service('api', `127.0.0.1:${contested}`)]);
       world.registry.say('/services/api', [b.instance('b')]);
       await race.isHeld();
+      assert.deepEqual(during.failures, []);
       const thief = net.createServer().listen(contested, '127.0.0.1');
       await once(thief, 'listening');
       await race.release();
       await eventually(() => assert.match(failures(world).join('\n'), /RELOAD_FAILED.*cannot bind socket/s));
-      // While HAProxy tried, it took no new connection: what every failed bind costs, and why addresses are tried first.
+      await during.stop();
+      const kept = await conversation.end();
+      // While HAProxy tries to bind, for two seconds, its worker has its listeners paused: a new connection is refused.
+      // That is what every failed bind costs, why addresses are tried first, and why this takes a lost race. Who had a
+      // connection already does not notice.
+      assert.deepEqual(
+        during.failures.filter((failure) => !/^Error: connect ECONNREFUSED/.test(failure)),
+        [],
+      );
+      assert.deepEqual(kept.failures, []);
+      assert.ok(kept.answered > 20, `only ${kept.answered} on a connection that was there before`);
       await using load = startLoad({ port, perSecond: 100 });
       say([a.instance('a'), b.instance('b')]);
       await world.becomes('web', ['a', 'b']);
       assert.doesNotMatch(await readFile(world.config.configFile, 'utf8'), new RegExp(`:${contested}`));
       assert.equal(await world.workerPid(), worker);
+      // The race is lost once: the next attempt finds the address taken before HAProxy is asked to bind it.
+      await eventually(() =>
+        assert.match(setAside(world), /^api: the address .* is taken by another process$/),
+      );
+      assert.equal(world.reloads(), 1, world.reloadReasons());
       thief.close();
       await eventually(async () => assert.equal(await ask(contested), String(b.port)), 40_000);
       await load.stop();
       assert.deepEqual(load.failures, []);
+      assert.equal(world.reloads(), 2, world.reloadReasons());
     },
     holdable,
   );

@@ -1,5 +1,5 @@
-// A host with the real discovery daemon as a child process, a real HAProxy, and origins behind it. No registry needed:
-// its services say themselves where their instances are.
+// A host with the real discovery daemon as a child process, a real HAProxy, and origins behind it. No registry needed
+// where the services say themselves where their instances are.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
@@ -12,6 +12,8 @@ import { readMasterPid, readRunning } from '@tandem/discovery';
 import { eventually } from './eventually.ts';
 import { type Finished, root, tandem } from './tandem.ts';
 
+const PLAIN_BUILD = [path.join(root, 'packages', 'cli', 'dist', 'main.js'), 'discover'];
+
 export interface DiscoveryHost extends AsyncDisposable {
   readonly directory: string;
   readonly config: string;
@@ -21,8 +23,8 @@ export interface DiscoveryHost extends AsyncDisposable {
   readonly hostFile: string;
   write(name: string, text: string): Promise<void>;
   remove(name: string): Promise<void>;
-  /** Starts a daemon, by default on the host file. */
-  start(config?: string): ChildProcess;
+  /** Starts a daemon, by default on the host file, and that of the plain build. */
+  start(config?: string, program?: readonly string[]): ChildProcess;
   end(daemon: ChildProcess, signal: NodeJS.Signals): Promise<void>;
   /** The lines of every daemon's log with this message. */
   logged(message: string): Record<string, unknown>[];
@@ -33,15 +35,20 @@ export interface DiscoveryHost extends AsyncDisposable {
   becomes(backend: string, ports: readonly number[]): Promise<void>;
   worker(): Promise<string>;
   masterPid(): Promise<number>;
+  /** Kills every process of HAProxy, and waits until they are gone. */
+  killHaproxy(): Promise<void>;
   reloads(): string[];
 }
 
-export async function createDiscoveryHost(more = ''): Promise<DiscoveryHost> {
+/** @param zookeeper where its registry is; without it, the services have sources of their own */
+export async function createDiscoveryHost(more = '', zookeeper?: string): Promise<DiscoveryHost> {
+  const registry =
+    zookeeper === undefined ? 'memory: {}' : `zookeeper: { servers: ['${zookeeper}'], session_timeout: 6s }`;
   const directory = await mkdtemp(path.join(tmpdir(), 'tandem-host-'));
   const servicesDir = path.join(directory, 'services.d');
   await mkdir(servicesDir);
   const hostFile = `host: { name: h, address: 127.0.0.1, labels: { zone: a } }
-registry: { memory: {} }
+registry: { ${registry} }
 state_dir: state
 discovery: { control: run/discovery.sock }
 haproxy:
@@ -77,10 +84,9 @@ class Host implements DiscoveryHost {
     return rm(path.join(this.servicesDir, `${name}.yaml`));
   }
 
-  start(config = this.config): ChildProcess {
+  start(config = this.config, program: readonly string[] = PLAIN_BUILD): ChildProcess {
     const output = openSync(path.join(this.directory, 'discover.log'), 'a');
-    const main = path.join(root, 'packages', 'cli', 'dist', 'main.js');
-    const child = spawn(process.execPath, ['--enable-source-maps', main, 'discover', '--config', config], {
+    const child = spawn(process.execPath, ['--enable-source-maps', ...program, '--config', config], {
       stdio: ['ignore', output, output],
     });
     closeSync(output);
@@ -135,17 +141,21 @@ class Host implements DiscoveryHost {
     return eventually(() => readMasterPid(path.join(this.directory, 'run', 'haproxy-master.sock')));
   }
 
+  killHaproxy(): Promise<void> {
+    return eventually(() => {
+      const pids = this.#haproxyPids();
+      for (const pid of pids) kill(pid);
+      if (pids.length > 0) throw new Error(`HAProxy ${pids.join()} does not end`);
+    });
+  }
+
   reloads(): string[] {
     return this.logged('reloading HAProxy').map(({ reason }) => JSON.stringify(reason));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const child of this.#children) await this.end(child, 'SIGKILL');
-    await eventually(() => {
-      const pids = this.#haproxyPids();
-      for (const pid of pids) kill(pid);
-      if (pids.length > 0) throw new Error(`HAProxy ${pids.join()} does not end`);
-    });
+    await this.killHaproxy();
     await rm(this.directory, { recursive: true, force: true });
   }
 
