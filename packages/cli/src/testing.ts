@@ -10,4 +10,5 @@ export { createServiceFiles } from './service-files.ts';
 export { createServiceMemory } from './service-memory.ts';
 export { announcedHost, type HostSettings, loadHostSettings, registryProblems } from './settings.ts';
 export { formatService, formatStatus } from './status.ts';
+export { printableJson } from './printable.ts';
 export { formatTable } from './table.ts';
