@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -184,6 +184,23 @@ describe('while the daemon runs', { timeout: 240_000 }, () => {
     await rename(next, host.servicesDir);
     await host.becomes('web', [one.port]);
 
+    await scene.assertNothingFailed();
+  });
+
+  test("HAProxy's log is kept small, also when nothing changes", async () => {
+    await using scene = await startScene();
+    const { host } = scene;
+    const file = path.join(host.directory, 'run', 'haproxy.log');
+    await eventually(async () =>
+      assert.match((await host.command('status')).stdout, /last applied [2-9]s ago/),
+    );
+
+    for (let round = 0; round < 2; round += 1) {
+      await appendFile(file, 'x'.repeat(5 * 1024 * 1024));
+      await eventually(async () => assert.ok((await stat(file)).size < 1024 * 1024));
+    }
+
+    assert.deepEqual(host.reloads(), []);
     await scene.assertNothingFailed();
   });
 

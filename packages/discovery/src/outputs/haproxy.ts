@@ -1,6 +1,6 @@
 import path from 'node:path';
 
-import { createLatest, type Latest, type Log, messageOf, type Rejection } from '@tandem/core';
+import { createLatest, type Latest, type Log, messageOf, type Rejection, sleepOrAborted } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import { type Applier, createApplier } from '../haproxy/apply.ts';
@@ -31,6 +31,7 @@ interface HaproxyOutputOptions {
 }
 
 const STOP_GRACE_MS = 10_000;
+const TIDY_MS = 1_000;
 
 export function createHaproxyOutput(options: HaproxyOutputOptions): HaproxyOutput {
   return new AppliedHaproxy(options);
@@ -91,6 +92,8 @@ class AppliedHaproxy implements HaproxyOutput {
     const close = () => this.#wake.close();
     signal.addEventListener('abort', close, { once: true });
     if (signal.aborted) close();
+    const tidying = new AbortController();
+    const tidied = keepTidy(this.#process, tidying.signal);
     try {
       this.#build = createDesiredBuilder(this.#config, await readSpares(this.#config));
       await keepApplied({
@@ -100,11 +103,12 @@ class AppliedHaproxy implements HaproxyOutput {
         look: () => this.#wake.set(true),
         log: this.#log,
         signal,
-        onApplied: () => void this.#process.tidy(),
       });
     } finally {
       signal.removeEventListener('abort', close);
       close();
+      tidying.abort();
+      await tidied;
       if (this.#config.onExit === 'stop') await this.#process.stop(STOP_GRACE_MS);
     }
   }
@@ -193,6 +197,11 @@ class AppliedHaproxy implements HaproxyOutput {
       },
     };
   }
+}
+
+/** What HAProxy says has its own pace: one that logs its requests there writes megabytes in a second. */
+async function keepTidy(haproxy: HaproxyProcess, signal: AbortSignal): Promise<void> {
+  while (!(await sleepOrAborted(TIDY_MS, signal))) await haproxy.tidy();
 }
 
 function describeAside({ reason, goesOn, ...part }: PartAside): AsideState {
