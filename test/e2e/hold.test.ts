@@ -3,6 +3,9 @@ import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 
+import type { DiscoveryState } from '@tandem/discovery';
+import { converse } from '@tandem/discovery/testing';
+
 import { createDiscoveryHost, type DiscoveryHost } from '../support/discovery-host.ts';
 import { eventually } from '../support/eventually.ts';
 import { freePort } from '../support/haproxy.ts';
@@ -189,6 +192,62 @@ describe('an operator', { timeout: 240_000 }, () => {
     assert.deepEqual(
       json.services.map(({ service }) => service),
       ['web'],
+    );
+  });
+});
+
+describe('what an operator is told', { timeout: 120_000 }, () => {
+  test('has everything that is set aside or held by others, and no command fails for it', async () => {
+    await using scene = await startScene();
+    const [origin, taken, alsoTaken] = scene.origins;
+    const [first, edge, own] = [await freePort(), await freePort(), await freePort()];
+    await using host = await createDiscoveryHost(`  foreign_holds: respect
+  port_range: { http: ${first}-${first + 1}, spares: 1 }
+  shared_frontends: { edge: { listen: ${edge} }, late: { listen: 127.0.0.1:${taken.port} } }
+  extra_sections: { "listen stats": [mode http, "bind 127.0.0.1:${alsoTaken.port}"] }
+`);
+    const service = (listen: string, more = '') => `discover:
+  ${listen}
+  source: { static: { instances: [{ name: one, host: 127.0.0.1, port: ${origin.port} }, { name: two, host: 127.0.0.2, port: ${origin.port} }] } }
+${more}`;
+    await host.write('own', `service: own\n${service(`listen: ${own}`)}`);
+    await host.write('spared', `service: spared\n${service(`listen: ${first}`)}`);
+    host.start();
+    const both = [origin.port, origin.port];
+    await host.becomes('tandem-spare-http-1', both);
+    await host.becomes('own', both);
+
+    await host.write('too-many', `service: too-many\n${service(`listen: ${first + 1}`)}`);
+    await host.write('own', `service: own\n${service(`listen: ${own}`, '  backend: [nonsense]\n')}`);
+    const server = `two_127.0.0.2:${origin.port}`;
+    await converse(host.runtimeSocket, [`set server tandem-spare-http-1/${server} state drain`]);
+
+    await eventually(
+      async () => {
+        const { code, stdout, stderr } = await host.command('status');
+        assert.equal(code, 0, stderr);
+        for (const line of [
+          /^! own goes on as it was: .*nonsense/m,
+          /^! too-many is not there: all 1 spare backends for http are in use/m,
+          /^! the shared frontend late is not there: .*taken/m,
+          /^! the section listen stats is not there: .*taken/m,
+          new RegExp(`^! spared: ${server} is in drain, and not by "tandem hold"$`, 'm'),
+        ])
+          assert.match(stdout, line);
+      },
+      { withinMs: 30_000 },
+    );
+    const one = await host.command('status', 'spared');
+    assert.match(one.stdout, new RegExp(`^ {2}${server} is in drain, and not by "tandem hold"$`, 'm'));
+    assert.equal((await host.command('release', 'spared')).stdout, 'spared: nothing is held\n');
+    const json = JSON.parse((await host.command('status', '--json')).stdout) as DiscoveryState;
+    assert.deepEqual(json.haproxy.foreignHolds, [{ service: 'spared', server, kind: 'drain' }]);
+    assert.deepEqual(
+      host
+        .logged('servers that somebody else holds are left as they are')
+        .map(({ servers }) => servers)
+        .at(-1),
+      json.haproxy.foreignHolds,
     );
   });
 });

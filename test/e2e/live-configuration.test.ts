@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -16,6 +16,8 @@ interface Scene extends AsyncDisposable {
   readonly origins: readonly [Origin, Origin];
   readonly port: number;
   readonly load: Load;
+  /** Kills the daemon, and starts another once this is done. */
+  readonly restart: (meanwhile: () => Promise<void>) => Promise<void>;
   /** Writes `web` with these origins. */
   readonly writeWeb: (origins: readonly Origin[], more?: string) => Promise<void>;
   /** Every request so far got its answer. */
@@ -40,7 +42,7 @@ async function startScene(): Promise<Scene> {
   const writeWeb = (some: readonly Origin[], more = '') =>
     host.write('web', service('web', port, some, more));
   await writeWeb(origins);
-  host.start();
+  let daemon = host.start();
   try {
     await host.becomes(
       'web',
@@ -58,6 +60,11 @@ async function startScene(): Promise<Scene> {
     port,
     load,
     writeWeb,
+    async restart(meanwhile) {
+      await host.end(daemon, 'SIGKILL');
+      await meanwhile();
+      daemon = host.start();
+    },
     async assertNothingFailed() {
       await eventually(() => assert.ok(load.sent() > 50, `only ${load.sent()} requests were sent`));
       await load.stop();
@@ -180,6 +187,23 @@ describe('while the daemon runs', { timeout: 240_000 }, () => {
     await scene.assertNothingFailed();
   });
 
+  test("HAProxy's log is kept small, also when nothing changes", async () => {
+    await using scene = await startScene();
+    const { host } = scene;
+    const file = path.join(host.directory, 'run', 'haproxy.log');
+    await eventually(async () =>
+      assert.match((await host.command('status')).stdout, /last applied [2-9]s ago/),
+    );
+
+    for (let round = 0; round < 2; round += 1) {
+      await appendFile(file, 'x'.repeat(5 * 1024 * 1024));
+      await eventually(async () => assert.ok((await stat(file)).size < 1024 * 1024));
+    }
+
+    assert.deepEqual(host.reloads(), []);
+    await scene.assertNothingFailed();
+  });
+
   test('a host file that changed is named on SIGHUP, and a mistake in it with its place; its settings stay', async () => {
     await using scene = await startScene();
     const { host } = scene;
@@ -199,6 +223,79 @@ describe('while the daemon runs', { timeout: 240_000 }, () => {
 
     assert.equal(await host.masterPid(), pid);
     assert.deepEqual(host.reloads(), []);
+    await scene.assertNothingFailed();
+  });
+});
+
+describe('a daemon that is killed and started again', { timeout: 240_000 }, () => {
+  /** A second service beside `web`. */
+  async function startApi(scene: Scene): Promise<number> {
+    const { host, origins } = scene;
+    const port = await freePort();
+    await host.write('api', service('api', port, [origins[0]]));
+    await eventually(async () => assert.equal(await ask(port), String(origins[0].port)), {
+      withinMs: 30_000,
+    });
+    // The daemon may take a moment to learn what its reload has come to.
+    await untilLogged(host, 'reloaded HAProxy');
+    await eventually(async () =>
+      assert.match(await readFile(path.join(host.directory, 'state', 'structure.json'), 'utf8'), /"api"/),
+    );
+    return port;
+  }
+
+  test('goes on with a service whose file was broken meanwhile, and follows the others', async () => {
+    await using scene = await startScene();
+    const { host, origins, writeWeb } = scene;
+    const [one, two] = origins;
+    const apiPort = await startApi(scene);
+    const worker = await host.worker();
+
+    await scene.restart(async () => {
+      await host.write('web', 'service: web\ndiscover: [\n');
+      await host.write('api', service('api', apiPort, [two]));
+    });
+    await untilLogged(host, 'set a service file aside');
+    await host.becomes('api', [two.port]);
+    await host.becomes('web', [one.port, two.port]);
+    assert.equal(await ask(apiPort), String(two.port));
+    assert.equal(await host.worker(), worker, 'nothing is worth a reload');
+    await scene.restart(() => host.remove('api'));
+    await eventually(() => assert.rejects(ask(apiPort), /ECONNREFUSED/), { withinMs: 30_000 });
+    await writeWeb([one]);
+    await host.becomes('web', [one.port]);
+
+    await scene.assertNothingFailed();
+  });
+
+  test('changes nothing while services_dir is away, also when it has never seen it', async () => {
+    await using scene = await startScene();
+    const { host, origins, writeWeb } = scene;
+    const [one, two] = origins;
+    const apiPort = await startApi(scene);
+    const worker = await host.worker();
+    const away = path.join(host.directory, 'away');
+
+    await scene.restart(() => rename(host.servicesDir, away));
+    await untilLogged(host, 'set a service file aside');
+    await eventually(async () => {
+      const { stdout } = await host.command('status');
+      assert.match(stdout, /^api +1 .*\nweb +2 /m);
+      assert.match(stdout, /last applied/);
+    });
+    await scene.restart(() => rm(path.join(host.directory, 'state', 'discovery-services.json')));
+    await untilLogged(host, 'nothing is known of the services, leaving everything as it is');
+    await sleep(1_000);
+    assert.match((await host.command('status')).stdout, /starting: .*no services/s);
+    assert.equal(await ask(apiPort), String(one.port));
+    await host.becomes('web', [one.port, two.port]);
+    assert.equal(await host.worker(), worker);
+    assert.equal(host.reloads().length, 1, 'only that for the new service');
+
+    await rename(away, host.servicesDir);
+    await writeWeb([two]);
+    await host.becomes('web', [two.port]);
+    assert.equal(await host.worker(), worker);
     await scene.assertNothingFailed();
   });
 });

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { rename, writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -166,6 +168,40 @@ describe('under traffic', { timeout: 180_000 }, () => {
       (ports) => !ports.has(host.world.portOf('web-1')),
       'after the successor took over',
     );
+    await assertNothingFailed(host);
+  });
+
+  test('a killed registrar goes on with services whose files were broken meanwhile, and when all of them are away', async () => {
+    await using host = await startHost();
+    const { world, zookeeper } = host;
+    const services = path.join(world.directory, 'services.d');
+    const before = await host.nodes();
+
+    await world.killDaemon('register');
+    await writeFile(path.join(services, 'web-1.yaml'), 'service: [\n');
+    world.startDaemon('register');
+    await sleep(4_000);
+    assert.deepEqual(await host.nodes(), before);
+    await world.killDaemon('register');
+    await rename(services, `${services}.away`);
+    world.startDaemon('register');
+    await sleep(4_000);
+    assert.deepEqual(await host.nodes(), before);
+
+    // It does not only leave them: what dies is withdrawn, and what is lost is announced again.
+    await world.signalInstance('web-1', 'SIGKILL');
+    await host.untilRouted((ports) => !ports.has(world.portOf('web-1')), 'after web-1 has died');
+    await world.startInstance('web-1');
+    await host.untilRouted((ports) => ports.has(world.portOf('web-1')), 'after web-1 is back');
+    const client = await connectWire(zookeeper.port);
+    try {
+      for (const { name } of await host.nodes()) await zk.delete(client, `${world.registryPath}/${name}`);
+    } finally {
+      client.destroy();
+    }
+    await eventually(async () => assert.equal((await host.nodes()).length, NAMES.length), {
+      withinMs: LIMIT_MS,
+    });
     await assertNothingFailed(host);
   });
 

@@ -271,7 +271,6 @@ async function createFleet(): Promise<Fleet & { end(): Promise<void> }> {
     look: () => bell.set(true),
     log,
     signal: controller.signal,
-    onApplied: () => {},
   });
   return {
     world,

@@ -17,6 +17,7 @@ import {
 
 import { hostProblems } from './host-problems.ts';
 import { createServiceFiles, type Services } from './service-files.ts';
+import { createServiceMemory } from './service-memory.ts';
 import { type HostSettings, loadHostSettings } from './settings.ts';
 
 /** How a daemon is asked to end: for good, or leaving everything to a successor. */
@@ -29,8 +30,16 @@ export interface DaemonContext {
   /** Aborted when the daemon shall end; the reason for it is `ending()`. */
   readonly signal: AbortSignal;
   readonly ending: () => Ending;
-  /** Calls back with the service files now, and whenever they change or SIGHUP comes. */
-  readonly followServices: (apply: (services: Services) => void) => Promise<void>;
+  /**
+   * Calls back with the service files now, and whenever they change or SIGHUP comes; never while nothing is known of
+   * them. Resolves when they were looked at for the first time.
+   */
+  readonly followServices: (apply: (services: Services) => void) => Promise<FollowedServices>;
+}
+
+export interface FollowedServices {
+  /** Resolves at the first call, or when the daemon shall end. */
+  readonly known: Promise<void>;
 }
 
 /** The mistakes of a configuration, as one error. */
@@ -63,7 +72,7 @@ export async function runDaemon(
       log,
       signal,
       ending,
-      followServices: (apply) => followServices({ settings, log, signal, onHangup, apply }),
+      followServices: (apply) => followServices({ name, settings, log, signal, onHangup, apply }),
     });
     log.info({ ending: ending() }, 'stopped');
   } finally {
@@ -86,23 +95,37 @@ export async function makeDirectory(directory: string, setting: string): Promise
 }
 
 async function followServices(options: {
+  name: string;
   settings: HostSettings;
   log: Log;
   signal: AbortSignal;
   onHangup: (listener: () => void) => void;
   apply: (services: Services) => void;
-}): Promise<void> {
-  const { settings, log, signal, onHangup, apply } = options;
-  const files = createServiceFiles(settings);
+}): Promise<FollowedServices> {
+  const { name, settings, log, signal, onHangup, apply } = options;
+  const memory = createServiceMemory(path.join(settings.stateDir, `${name}-services.json`), log);
+  const files = createServiceFiles(settings, memory);
+  let becomeKnown = () => {};
+  const known = new Promise<void>((resolve) => {
+    becomeKnown = resolve;
+    signal.addEventListener('abort', () => resolve(), { once: true });
+    if (signal.aborted) resolve();
+  });
   const reasons = createLatest<true>(signal);
   let said = '';
   const reload = async (): Promise<void> => {
     const services = await files.load();
     const text = JSON.stringify(services.problems);
-    if (text !== said)
+    if (text !== said) {
       for (const problem of services.problems) log.error({ ...problem }, 'set a service file aside');
+      if (!services.isKnown) log.warn({}, 'nothing is known of the services, leaving everything as it is');
+    }
     said = text;
+    // An outage of the directory is no reason to tear down what an earlier life has left.
+    if (!services.isKnown) return;
     apply(services);
+    becomeKnown();
+    await files.remember();
   };
   // Watching begins before reading, so that a change in between is not missed.
   onHangup(() => {
@@ -114,6 +137,7 @@ async function followServices(options: {
   void forEach(watchDirectories([settings.servicesDir], { signal }), () => reasons.set(true), log);
   await reload();
   void forEach(reasons, reload, log);
+  return { known };
 }
 
 /**

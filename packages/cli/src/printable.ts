@@ -11,3 +11,11 @@ export function printable(text: string): string {
   });
   return safe.length > MAX_LENGTH ? `${safe.slice(0, MAX_LENGTH - 3)}...` : safe;
 }
+
+/** Any value as JSON that a terminal may be shown: the same for whoever reads it, in printable ASCII only. */
+export function printableJson(value: unknown): string {
+  return JSON.stringify(value).replace(
+    /[^ -~]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 
-import { type ConfigProblem, loadDirectory, locate, RegistryPath, SafeName } from '@tandem/core';
+import { type ConfigProblem, loadDirectory, locate, parseYaml, RegistryPath, SafeName } from '@tandem/core';
 import {
   type DiscoverConfig,
   type DiscoveredService,
@@ -24,6 +24,7 @@ import {
   pathClaim,
   settleClaims,
 } from './claims.ts';
+import type { ServiceMemory } from './service-memory.ts';
 import type { HostSettings } from './settings.ts';
 
 /** A service file: both halves in one, either may be left out. */
@@ -49,47 +50,70 @@ export interface Services {
   readonly discovered: readonly DiscoveredService[];
   readonly files: number;
   readonly problems: readonly ConfigProblem[];
+  /**
+   * False while their directory could never be read and nobody remembers what was in it: that there are no services
+   * then means nothing.
+   */
+  readonly isKnown: boolean;
 }
 
 /** Reads the service files again and again, and keeps the last good version of each. */
 export interface ServiceFiles {
   load(): Promise<Services>;
+  /** Keeps what is in force for the next life, in which a file may be broken. */
+  remember(): Promise<void>;
 }
 
 /** One file as it was read, and what it must have for itself. */
 interface ReadFile {
+  readonly text: string;
   readonly definition: ServiceDefinition;
   readonly claims: readonly Claim[];
   readonly registration: ServiceRegistration | undefined;
   readonly discovered: DiscoveredService | undefined;
 }
 
-export function createServiceFiles(settings: HostSettings): ServiceFiles {
+/** @param memory where the last good versions of an earlier life are; without one, every life begins anew */
+export function createServiceFiles(settings: HostSettings, memory?: ServiceMemory): ServiceFiles {
   const reserved = { file: settings.file, claims: hostClaims(settings) };
-  let lastGood: ReadonlyMap<string, ReadFile> = new Map();
+  let lastGood: ReadonlyMap<string, ReadFile> | undefined;
+  let isKnown = false;
+
+  /** What was in force in an earlier life, as far as it still makes sense. */
+  async function recall(): Promise<ReadonlyMap<string, ReadFile>> {
+    const remembered = await memory?.recall();
+    isKnown = remembered !== undefined;
+    const files = [...(remembered ?? [])].flatMap(([name, text]): [string, ReadFile][] => {
+      const file = path.join(settings.servicesDir, name);
+      const parsed = parseYaml(text, file, ServiceFile);
+      const isUsable = parsed.ok && misfitsOf(settings, file, parsed.value).length === 0;
+      return isUsable ? [[file, readFileOf(settings, parsed.value, text)]] : [];
+    });
+    return new Map(files);
+  }
 
   return {
     async load() {
-      const { loaded, broken, isReadable, problems } = await loadDirectory(settings.servicesDir, ServiceFile);
-      const unusable = [...loaded].flatMap(([file, definition]) => {
-        const { service, discover } = definition;
-        if (discover === undefined) return [];
-        const [problem] = findRoutingProblems(settings.haproxy, { service, config: discover });
-        return problem === undefined ? [] : [{ file, ...problem }];
-      });
-      const current = new Map(isReadable ? [] : lastGood);
+      const before = (lastGood ??= await recall());
+      const { loaded, texts, broken, isReadable, problems } = await loadDirectory(
+        settings.servicesDir,
+        ServiceFile,
+      );
+      isKnown ||= isReadable;
+      const unusable = [...loaded].flatMap(([file, definition]) => misfitsOf(settings, file, definition));
+      const current = new Map(isReadable ? [] : before);
       for (const [file, definition] of loaded) {
-        const before = lastGood.get(file);
+        const known = before.get(file);
         // The same object as long as it says the same: nobody has to look into what has not changed.
-        const isSame = before !== undefined && isDeepStrictEqual(before.definition, definition);
-        current.set(file, isSame ? before : readFileOf(settings, definition));
+        const isSame = known !== undefined && isDeepStrictEqual(known.definition, definition);
+        current.set(file, isSame ? known : readFileOf(settings, definition, texts.get(file) ?? ''));
       }
       for (const file of [...broken, ...unusable.map(({ file }) => file)]) {
-        const before = lastGood.get(file);
-        if (before === undefined) current.delete(file);
-        else current.set(file, before);
+        const known = before.get(file);
+        if (known === undefined) current.delete(file);
+        else current.set(file, known);
       }
-      const { chosen, conflicts } = settleClaims(current, lastGood, reserved);
+      const { chosen, conflicts } = settleClaims(current, before, reserved);
       lastGood = chosen;
       const found = await Promise.all([...unusable, ...conflicts.map(conflictOf)].map(describe));
       const files = [...chosen].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, file]) => file);
@@ -98,15 +122,28 @@ export function createServiceFiles(settings: HostSettings): ServiceFiles {
         discovered: files.flatMap(({ discovered = [] }) => discovered),
         files: loaded.size + broken.length,
         problems: [...problems, ...found],
+        isKnown,
       };
+    },
+    async remember() {
+      if (!isKnown || lastGood === undefined) return;
+      await memory?.keep(new Map([...lastGood].map(([file, { text }]) => [path.basename(file), text])));
     },
   };
 }
 
-function readFileOf(settings: HostSettings, definition: ServiceDefinition): ReadFile {
+/** What does not fit between a file and the host file; only the first of it. */
+function misfitsOf(settings: HostSettings, file: string, { service, discover }: ServiceDefinition): Misfit[] {
+  if (discover === undefined) return [];
+  const [problem] = findRoutingProblems(settings.haproxy, { service, config: discover });
+  return problem === undefined ? [] : [{ file, ...problem }];
+}
+
+function readFileOf(settings: HostSettings, definition: ServiceDefinition, text: string): ReadFile {
   const { service, register, discover } = definition;
   const at = pathOf(settings, definition);
   return {
+    text,
     definition,
     claims: claimsOf(settings, definition),
     registration: register === undefined ? undefined : { service, path: at, config: register },
@@ -127,7 +164,7 @@ function pathOf({ registry }: HostSettings, { service, path: own }: ServiceDefin
   return own ?? servicePath(registry, service);
 }
 
-/** A mistake that only shows beside other files. */
+/** A mistake that only shows beside other files, or beside the host file. */
 interface Misfit {
   readonly file: string;
   readonly path: readonly string[];

@@ -1,6 +1,6 @@
 import { formatDuration, nearest, TandemError } from '@tandem/core';
 
-import type { DaemonState, InstanceState, ServiceState } from './control/answers.ts';
+import type { AsideState, DaemonState, InstanceState, ServiceState } from './control/answers.ts';
 import { printable } from './printable.ts';
 import { formatTable } from './table.ts';
 
@@ -45,7 +45,13 @@ export function formatService(state: DaemonState, name: string): string {
     String(instance.weight),
     stateOf(instance),
   ]);
-  const notes = notesOf(service).map((note) => `  ${printable(note)}\n`);
+  const { setAside, foreignHolds } = state.haproxy;
+  const about = [
+    ...notesOf(service),
+    ...setAside.filter((part) => part.kind === 'service' && part.name === name).map(formatAside),
+    ...foreignHolds.filter((hold) => hold.service === name).map(formatForeignHold),
+  ];
+  const notes = about.map((note) => `  ${printable(note)}\n`);
   const rejected = service.rejected.map(
     ({ place, reason }) => `  set aside: ${printable(place)}: ${printable(reason)}\n`,
   );
@@ -55,7 +61,7 @@ export function formatService(state: DaemonState, name: string): string {
 }
 
 function formatHaproxy({ phase, haproxy }: DaemonState): string {
-  const { running, applied, problem, refused, setAside } = haproxy;
+  const { running, applied, problem, refused, setAside, foreignHolds } = haproxy;
   const version = running === undefined ? 'not seen yet' : `${running.version} (${running.mark})`;
   const last =
     applied === undefined
@@ -65,9 +71,24 @@ function formatHaproxy({ phase, haproxy }: DaemonState): string {
     ...(phase === 'starting' ? ['starting: waiting for the sources'] : []),
     ...(problem === undefined ? [] : [`HAProxy is not as wanted: ${problem}`]),
     ...(refused === undefined ? [] : [`HAProxy refuses the configuration: ${refused}`]),
-    ...setAside.map(({ service, reason }) => `${service} goes on as it was: ${reason}`),
+    ...setAside.map(formatAside),
+    ...foreignHolds.map(({ service, ...held }) => `${service}: ${formatForeignHold(held)}`),
   ];
   return `HAProxy ${printable(version)}, ${last}\n${complaints.map((text) => `! ${printable(text)}\n`).join('')}`;
+}
+
+function formatAside({ kind, name, reason, goesOn }: AsideState): string {
+  const prefixes: Record<AsideState['kind'], string> = {
+    service: '',
+    'shared-frontend': 'the shared frontend ',
+    'port-range': 'the port range for ',
+    section: 'the section ',
+  };
+  return `${prefixes[kind]}${name} ${goesOn ? 'goes on as it was' : 'is not there'}: ${reason}`;
+}
+
+function formatForeignHold({ server, kind }: { readonly server: string; readonly kind: string }): string {
+  return `${server} is in ${kind}, and not by "tandem hold"`;
 }
 
 function counts({ instances }: ServiceState): string[] {

@@ -7,6 +7,8 @@ export { parseState } from './control/answers.ts';
 export { discoveryRoutes } from './control/routes.ts';
 export { hostProblems } from './host-problems.ts';
 export { createServiceFiles } from './service-files.ts';
+export { createServiceMemory } from './service-memory.ts';
 export { announcedHost, type HostSettings, loadHostSettings, registryProblems } from './settings.ts';
 export { formatService, formatStatus } from './status.ts';
+export { printableJson } from './printable.ts';
 export { formatTable } from './table.ts';

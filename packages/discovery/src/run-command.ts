@@ -1,4 +1,7 @@
-import { messageOf } from '@tandem/core';
+import type { ChildProcess } from 'node:child_process';
+import type { Readable } from 'node:stream';
+
+import { isTandemError, messageOf, withDeadline } from '@tandem/core';
 
 /** What became of a program. */
 export type CommandResult =
@@ -8,11 +11,14 @@ export type CommandResult =
   | { readonly kind: 'not-started'; readonly cause: unknown; readonly output: string };
 
 const MAX_OUTPUT_BYTES = 256 * 1024;
+/** What a program has written before its end is read by then. Longer, only those whom it left behind write. */
+const LAST_OUTPUT_MS = 200;
 
 /**
- * Runs a program without a shell, with nothing of this process' environment but PATH, and waits for its end. Its
- * stdout and stderr come back as one text, cut at 256 KB. However it ends is a value; rejects only with the reason of
- * the signal, and the program is ended then, as it is at its time limit.
+ * Runs a program without a shell, with nothing of this process' environment but PATH, and waits for its end, not for
+ * that of what it leaves running: a reload command may start a daemon. Its stdout and stderr come back as one text, cut
+ * at 256 KB. However it ends is a value; rejects only with the reason of the signal. At its time limit, and with the
+ * signal, it is killed with everything that it has started, unless that has left its process group.
  */
 export async function runCommand(
   argv: readonly string[],
@@ -20,24 +26,82 @@ export async function runCommand(
 ): Promise<CommandResult> {
   const { execa } = await import('execa');
   const { signal, timeoutMs } = options;
+  signal.throwIfAborted();
   const [program = '', ...args] = argv;
-  const result = await execa(program, args, {
+  const child = execa(program, args, {
+    detached: true,
     reject: false,
-    all: true,
+    // The output has no limit, what we keep of it does: execa's own limit would kill a talkative program.
+    buffer: false,
     stdin: 'ignore',
-    timeout: timeoutMs,
-    cancelSignal: signal,
     env: cleanEnvironment(),
     extendEnv: false,
-    maxBuffer: MAX_OUTPUT_BYTES,
   });
-  signal.throwIfAborted();
-  const output = result.all;
-  if (result.timedOut) return { kind: 'timed-out', output };
-  if (result.signal !== undefined) return { kind: 'killed', signal: result.signal, output };
-  if (result.exitCode === undefined)
-    return { kind: 'not-started', cause: result.cause ?? new Error(messageOf(result)), output };
-  return { kind: 'exited', code: result.exitCode, output };
+  const pipes = [child.stdout, child.stderr];
+  const output = keepHead(pipes);
+  try {
+    // Execa itself waits for pipes to close that somebody else may hold; it knows alone why a program did not start.
+    const ending = await withDeadline(signal, timeoutMs, () => Promise.race([exitOf(child), child]));
+    if (ending.exitCode === undefined && ending.signal === undefined)
+      return { kind: 'not-started', cause: ending.cause ?? new Error(messageOf(ending)), output: output() };
+    await withDeadline(signal, LAST_OUTPUT_MS, () => child).catch(ignoreDeadline);
+    return ending.signal === undefined
+      ? { kind: 'exited', code: ending.exitCode ?? 0, output: output() }
+      : { kind: 'killed', signal: ending.signal, output: output() };
+  } catch (error) {
+    if (!hasEnded(child)) killGroup(child.pid);
+    signal.throwIfAborted();
+    ignoreDeadline(error);
+    return { kind: 'timed-out', output: output() };
+  } finally {
+    for (const pipe of pipes) pipe.destroy();
+  }
+}
+
+interface Ending {
+  readonly exitCode?: number | undefined;
+  readonly signal?: string | undefined;
+  readonly cause?: unknown;
+}
+
+function exitOf(child: ChildProcess): Promise<Ending> {
+  return new Promise((resolve) => {
+    child.once('exit', (code, signal) =>
+      resolve({ exitCode: code ?? undefined, signal: signal ?? undefined }),
+    );
+  });
+}
+
+function ignoreDeadline(error: unknown): void {
+  if (!isTandemError(error, 'DEADLINE_EXCEEDED')) throw error;
+}
+
+function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
+  return exitCode !== null || signalCode !== null;
+}
+
+function keepHead(pipes: readonly Readable[]): () => string {
+  const chunks: Buffer[] = [];
+  let room = MAX_OUTPUT_BYTES;
+  for (const pipe of pipes) {
+    pipe.on('data', (chunk: Buffer) => {
+      if (room === 0) return;
+      const kept = chunk.subarray(0, room);
+      room -= kept.length;
+      chunks.push(kept);
+    });
+  }
+  return () => Buffer.concat(chunks).toString('utf8');
+}
+
+/** As long as its leader has not been waited for, nobody else can have its number. */
+function killGroup(pid: number | undefined): void {
+  if (pid === undefined) return;
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch {
+    // Nobody is left in the group.
+  }
 }
 
 /** HAProxy would take systemd's notify socket for its own, and expands variables in its file. */

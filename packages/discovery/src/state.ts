@@ -1,7 +1,6 @@
 import { formatEndpoint, type InstanceId, instanceId, type Rejection } from '@tandem/core';
 
 import type { Following } from './following.ts';
-import type { SetAside } from './haproxy/vet.ts';
 import type { HoldKind } from './output.ts';
 import type { Selection } from './selection.ts';
 
@@ -54,14 +53,23 @@ export interface HaproxyState {
   readonly problem: string | undefined;
   /** What HAProxy says against the structure as a whole; the last good one goes on. */
   readonly refused: string | undefined;
-  /** Services that go on with their last good version, or not at all. */
-  readonly setAside: readonly SetAside[];
-  /** Servers that somebody else holds, with `haproxy.foreign_holds: respect`. */
+  /** What HAProxy does not run as it is configured. */
+  readonly setAside: readonly AsideState[];
+  /** Servers that somebody else holds, with `haproxy.foreign_holds: respect`; by the service that they serve. */
   readonly foreignHolds: readonly {
     readonly service: string;
     readonly server: string;
     readonly kind: HoldKind;
   }[];
+}
+
+export interface AsideState {
+  readonly kind: 'service' | 'shared-frontend' | 'port-range' | 'section';
+  /** That of a port range is its mode, that of a section its title line. */
+  readonly name: string;
+  readonly reason: string;
+  /** Whether its last good version goes on; else there is nothing of it. */
+  readonly goesOn: boolean;
 }
 
 /** What the state of a service is made of. */

@@ -57,6 +57,7 @@ export { abilitiesOf, staticOption } from './haproxy/versions.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 export { createRetryPace, reloadTo } from './haproxy/reload.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
+export { runCommand } from './run-command.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
 export { createSnapshotStore, type SavedCatalog } from './snapshot-store.ts';
 export { publishedBy, reuseRecords, type Source, type SourceScene } from './source.ts';

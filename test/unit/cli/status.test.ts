@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
-import { discoveryRoutes, formatService, formatStatus, formatTable, parseState } from '@tandem/cli/testing';
+import {
+  discoveryRoutes,
+  formatService,
+  formatStatus,
+  formatTable,
+  parseState,
+  printableJson,
+} from '@tandem/cli/testing';
+import type { DiscoveryState } from '@tandem/discovery';
 import { isTandemError } from '@tandem/core';
 import * as fc from 'fast-check';
 
@@ -9,6 +17,7 @@ const HAPROXY = {
   running: { version: '2.6.12', incarnation: '1:2', mark: 'tandem 0123456789abcdef' },
   applied: { agoMs: 61_200, tookMs: 12.4 },
   setAside: [],
+  foreignHolds: [],
 };
 
 function instance(name: string, more: Record<string, unknown> = {}) {
@@ -35,6 +44,35 @@ function state(services: readonly unknown[], haproxy: Record<string, unknown> = 
 }
 
 describe('the status of a daemon', () => {
+  test('is read as the daemon says it: what it may say, these commands can show', () => {
+    const said: DiscoveryState = {
+      phase: 'starting',
+      services: [
+        {
+          service: 'web',
+          path: '/web',
+          use: 'unknown',
+          instances: [],
+          guardMs: undefined,
+          rejected: [],
+          sourceError: undefined,
+        },
+      ],
+      haproxy: {
+        running: undefined,
+        applied: undefined,
+        problem: undefined,
+        refused: undefined,
+        setAside: [{ kind: 'section', name: 'x', reason: 'y', goesOn: false }],
+        foreignHolds: [],
+      },
+    };
+    // The compiler, too, holds the two shapes together.
+    const readable: ReturnType<typeof parseState> = said;
+
+    assert.deepEqual(parseState(JSON.parse(JSON.stringify(said))), JSON.parse(JSON.stringify(readable)));
+  });
+
   test('has a line for each service, and says what somebody should look at', () => {
     const text = formatStatus(
       state(
@@ -51,14 +89,29 @@ describe('the status of a daemon', () => {
             rejected: [{ place: 'n_1', reason: 'not JSON' }],
           }),
         ],
-        { refused: 'line 3: unknown keyword', setAside: [{ service: 'x', reason: 'no port is free' }] },
+        {
+          refused: 'line 3: unknown keyword',
+          setAside: [
+            { kind: 'service', name: 'x', reason: 'no port is free', goesOn: false },
+            { kind: 'service', name: 'web', reason: 'unknown word', goesOn: true },
+            { kind: 'shared-frontend', name: 'edge', reason: 'taken', goesOn: true },
+            { kind: 'port-range', name: 'http', reason: 'taken', goesOn: false },
+            { kind: 'section', name: 'listen stats', reason: 'taken', goesOn: false },
+          ],
+          foreignHolds: [{ service: 'web', server: 'a_10.0.0.1:80', kind: 'drain' }],
+        },
       ),
     );
 
     assert.deepEqual(text.split('\n'), [
       'HAProxy 2.6.12 (tandem 0123456789abcdef), last applied 61s ago in 12 ms',
       '! HAProxy refuses the configuration: line 3: unknown keyword',
-      '! x goes on as it was: no port is free',
+      '! x is not there: no port is free',
+      '! web goes on as it was: unknown word',
+      '! the shared frontend edge goes on as it was: taken',
+      '! the port range for http is not there: taken',
+      '! the section listen stats is not there: taken',
+      '! web: a_10.0.0.1:80 is in drain, and not by "tandem hold"',
       '',
       'SERVICE  IN USE  HELD  GUARDED  KNOWN  NOTES',
       'db       0       0     0        0      its source has not spoken yet',
@@ -69,13 +122,26 @@ describe('the status of a daemon', () => {
 
   test('has the instances of one service', () => {
     const text = formatService(
-      state([
-        service('web', {
-          use: 'fallback',
-          instances: [instance('a', { held: 'maint' }), instance('b', { fallback: true, weight: 5 })],
-          rejected: [{ place: 'n_1', reason: 'not JSON' }],
-        }),
-      ]),
+      state(
+        [
+          service('web', {
+            use: 'fallback',
+            instances: [instance('a', { held: 'maint' }), instance('b', { fallback: true, weight: 5 })],
+            rejected: [{ place: 'n_1', reason: 'not JSON' }],
+          }),
+        ],
+        {
+          setAside: [
+            { kind: 'service', name: 'web', reason: 'unknown word', goesOn: true },
+            { kind: 'service', name: 'x', reason: 'unknown word', goesOn: true },
+            { kind: 'shared-frontend', name: 'web', reason: 'taken', goesOn: true },
+          ],
+          foreignHolds: [
+            { service: 'web', server: 'b_10.0.0.1:80', kind: 'maint' },
+            { service: 'x', server: 'c_10.0.0.1:80', kind: 'maint' },
+          ],
+        },
+      ),
       'web',
     );
 
@@ -83,6 +149,8 @@ describe('the status of a daemon', () => {
       'web at /services/web',
       '  its fallback is used',
       '  1 set aside',
+      '  web goes on as it was: unknown word',
+      '  b_10.0.0.1:80 is in maint, and not by "tandem hold"',
       '  set aside: n_1: not JSON',
       '',
       'INSTANCE  ADDRESS      WEIGHT  STATE',
@@ -126,15 +194,24 @@ describe('the status of a daemon', () => {
               sourceError: reason,
             }),
           ],
-          { problem: reason, refused: name, setAside: [{ service: 'x', reason }] },
+          {
+            problem: reason,
+            refused: name,
+            setAside: [{ kind: 'section', name, reason, goesOn: true }],
+            foreignHolds: [{ service: 'web', server: name, kind: 'drain' }],
+          },
         );
 
         const [all, one] = [formatStatus(shown), formatService(shown, 'web')];
         assert.match(all, /^[ -~\n]*$/);
         assert.match(one, /^[ -~\n]*$/);
         // Nothing of it makes a line of its own.
-        assert.equal(all.split('\n').length, 8);
-        assert.equal(one.split('\n').length, 8);
+        assert.equal(all.split('\n').length, 9);
+        assert.equal(one.split('\n').length, 9);
+        // As JSON it says the same, in letters that nobody obeys.
+        const json = printableJson(shown);
+        assert.match(json, /^[ -~]*$/);
+        assert.deepEqual(JSON.parse(json), JSON.parse(JSON.stringify(shown)));
       }),
     );
   });

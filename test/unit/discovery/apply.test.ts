@@ -42,7 +42,6 @@ function keeping(applier: Pick<Applier, 'apply' | 'look'>) {
     look: () => bell.set(true),
     log,
     signal: controller.signal,
-    onApplied: () => {},
   });
   return {
     entries,

@@ -24,7 +24,7 @@ import {
   reloadTo,
 } from '@tandem/discovery/testing';
 
-import { service } from '../../support/haproxy.ts';
+import { recordingLog, service } from '../../support/haproxy.ts';
 import { inDirectory, info, prompted, structureOf, withFakeSocket } from './support.ts';
 
 const signal = new AbortController().signal;
@@ -200,6 +200,20 @@ describe("the file of HAProxy's output", () => {
       assert.equal((await stat(output.path)).size, 5 * 1024 * 1024);
       await output.tidy();
       assert.equal(await output.size(), 0);
+    }));
+
+  test('is said to be beyond trimming once, however often that is tried', () =>
+    inDirectory(async (directory) => {
+      const { log, entries } = recordingLog();
+      const output = createOutputFile(path.join(directory, 'haproxy.log', 'below'), log);
+      await output.tidy();
+      assert.deepEqual(entries, [], 'one that is not there is small enough');
+      await writeFile(path.join(directory, 'haproxy.log'), '');
+      for (let count = 0; count < 3; count += 1) await output.tidy();
+      assert.deepEqual(
+        entries.map(({ message }) => message),
+        ["cannot trim HAProxy's log"],
+      );
     }));
 
   test('shows its alerts, or all of it when there is none, and never much', () => {

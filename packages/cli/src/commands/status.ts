@@ -3,6 +3,7 @@ import type { CommandModule } from 'yargs';
 
 import { type DaemonState, parseState } from '../control/answers.ts';
 import { askDiscovery, controlSocket, type DaemonArguments } from '../control/ask.ts';
+import { printableJson } from '../printable.ts';
 import { formatService, formatStatus } from '../status.ts';
 import { daemonOptions } from './options.ts';
 
@@ -40,7 +41,7 @@ export const statusCommand: CommandModule<object, StatusArguments> = {
         ...(signal === undefined ? {} : { signal }),
       } as const;
       const answer = await askDiscovery(file, question);
-      if (json) return `${JSON.stringify(answer)}\n`;
+      if (json) return `${printableJson(answer)}\n`;
       return format(parseState(answer), service);
     };
     if (watch) await refresh(show, json);

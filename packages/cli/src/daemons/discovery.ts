@@ -29,7 +29,7 @@ export function runDiscovery(configFile: string): Promise<void> {
         stateDir: settings.stateDir,
         log,
       });
-      await followServices((services) => discovery.update(services.discovered));
+      const { known } = await followServices((services) => discovery.update(services.discovered));
       const control = await openControl({
         file: settings.discovery.control,
         group: settings.discovery.controlGroup,
@@ -37,6 +37,7 @@ export function runDiscovery(configFile: string): Promise<void> {
         log,
       });
       try {
+        await known;
         await discovery.run(signal);
       } finally {
         await control.close();

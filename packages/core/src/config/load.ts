@@ -9,8 +9,13 @@ import { parseYaml } from './yaml.ts';
 
 /** Reads one YAML (or JSON) file under a schema. */
 export async function loadFile<T>(file: string, schema: z.ZodType<T>): Promise<Loaded<T>> {
+  const text = await readText(file);
+  return text.ok ? parseYaml(text.value, file, schema) : text;
+}
+
+async function readText(file: string): Promise<Loaded<string>> {
   try {
-    return parseYaml(await readFile(file, 'utf8'), file, schema);
+    return { ok: true, value: await readFile(file, 'utf8') };
   } catch (error) {
     return { ok: false, problems: [unreadable(file, error)] };
   }
@@ -19,6 +24,8 @@ export async function loadFile<T>(file: string, schema: z.ZodType<T>): Promise<L
 /** The files of a directory that loaded, and the problems of those that did not: one bad file hurts only itself. */
 export interface LoadedDirectory<T> {
   readonly loaded: ReadonlyMap<string, T>;
+  /** What those files say, for whoever wants to keep it. */
+  readonly texts: ReadonlyMap<string, string>;
   /** Files that exist but have no meaning; a caller that knows their last good version keeps that. */
   readonly broken: readonly string[];
   /** False when the directory itself cannot be read: then nothing is known of its files. */
@@ -32,24 +39,34 @@ export async function loadDirectory<T>(directory: string, schema: z.ZodType<T>):
   try {
     names = await readdir(directory);
   } catch (error) {
-    return { loaded: new Map(), broken: [], isReadable: false, problems: [unreadable(directory, error)] };
+    return {
+      loaded: new Map(),
+      texts: new Map(),
+      broken: [],
+      isReadable: false,
+      problems: [unreadable(directory, error)],
+    };
   }
   const files = names
     .filter((name) => /^[^.].*\.(ya?ml|json)$/.test(name))
     .toSorted()
     .map((name) => path.join(directory, name));
-  const results = await Promise.all(files.map(async (file) => [file, await loadFile(file, schema)] as const));
+  const read = await Promise.all(files.map(async (file) => [file, await readText(file)] as const));
   const loaded = new Map<string, T>();
+  const texts = new Map<string, string>();
   const broken: string[] = [];
   const problems: ConfigProblem[] = [];
-  for (const [file, result] of results) {
-    if (result.ok) loaded.set(file, result.value);
-    else {
+  for (const [file, text] of read) {
+    const result = text.ok ? parseYaml(text.value, file, schema) : text;
+    if (text.ok && result.ok) {
+      loaded.set(file, result.value);
+      texts.set(file, text.value);
+    } else if (!result.ok) {
       broken.push(file);
       problems.push(...result.problems);
     }
   }
-  return { loaded, broken, isReadable: true, problems };
+  return { loaded, texts, broken, isReadable: true, problems };
 }
 
 function unreadable(file: string, error: unknown): ConfigProblem {

@@ -4,7 +4,12 @@ import path from 'node:path';
 import { isTandemError, type Log, messageOf, systemErrorCode, TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
-import { createStructureChooser, RETRY_REFUSED_MS, type StructureChooser } from './choose-structure.ts';
+import {
+  createStructureChooser,
+  type PartAside,
+  RETRY_REFUSED_MS,
+  type StructureChooser,
+} from './choose-structure.ts';
 import { type ConfigFile, createConfigFile } from './config-file.ts';
 import type { Desired } from './desired.ts';
 import { backendsWithKeptHealth, createKeptHealth, type KeptHealth } from './kept-health.ts';
@@ -19,7 +24,6 @@ import { type ForeignHolds, RunningView } from './running-view.ts';
 import { type Executed, executeSteps, type Running, type RunningIdentity } from './runtime.ts';
 import type { StructureStore } from './structure-store.ts';
 import { mapFilesOf } from './structure.ts';
-import type { SetAside } from './vet.ts';
 import { createWorkers, type Workers } from './workers.ts';
 
 /** Makes HAProxy, and the file on disk, what is desired; one call at a time. */
@@ -42,7 +46,7 @@ export interface ApplierStatus {
   readonly running: RunningIdentity | undefined;
   readonly foreignHolds: ForeignHolds;
   /** What HAProxy cannot have as it is configured. */
-  readonly setAside: readonly SetAside[];
+  readonly setAside: readonly PartAside[];
   /** Why HAProxy refuses the configuration as a whole, while it does. */
   readonly complaint: string | undefined;
 }

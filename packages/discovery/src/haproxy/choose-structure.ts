@@ -9,15 +9,18 @@ import type { HaproxyProcess } from './process.ts';
 import { markOf } from './render.ts';
 import type { Structure } from './structure.ts';
 import type { StructureStore } from './structure-store.ts';
-import { endpointsOf, type SetAside, vetStructure, whyTaken } from './vet.ts';
+import { endpointsOf, hasPart, type SetAside, vetStructure, whyTaken } from './vet.ts';
 import type { Workers } from './workers.ts';
+
+/** A part that HAProxy does not run as it is wanted; it goes on with its last good version, or there is none. */
+export type PartAside = SetAside & { readonly goesOn: boolean };
 
 /** Decides which structure HAProxy is given: the wanted one as far as it can run, else the last good one. */
 export interface StructureChooser {
   /** The last structure that HAProxy has really run. */
   readonly good: { readonly structure: Structure; readonly mark: string } | undefined;
-  /** Services that are left out of what was chosen last, or stay as they were. */
-  readonly setAside: readonly SetAside[];
+  /** What is left out of what was chosen last, or stays as it was. */
+  readonly setAside: readonly PartAside[];
   /** Why the wanted structure as a whole was refused, while it is. */
   readonly complaint: string | undefined;
   /** Whether it is time to try once more what could not be had when it was last asked for. */
@@ -70,8 +73,11 @@ class VettingChooser implements StructureChooser {
     return this.#good;
   }
 
-  get setAside(): readonly SetAside[] {
-    return this.#isWhole ? [] : this.#setAside;
+  get setAside(): readonly PartAside[] {
+    if (this.#isWhole) return [];
+    const structure = this.#partial?.structure ?? this.#good?.structure;
+    const goesOn = (one: SetAside) => structure !== undefined && hasPart(structure, one);
+    return this.#setAside.map((one) => ({ ...one, goesOn: goesOn(one) }));
   }
 
   get complaint(): string | undefined {

@@ -29,6 +29,8 @@ export function createDesiredBuilder(
   readonly rejected: ReadonlyMap<string, readonly Rejection[]>;
   /** Services that are served nowhere, with the reason and what to do about it. */
   readonly unplaced: ReadonlyMap<string, string>;
+  /** By backend: the service that it serves. */
+  readonly serviceOf: ReadonlyMap<string, string>;
 } {
   const layOut = createLayout(config, spares);
   const buildMembership = createMembershipBuilder();
@@ -37,6 +39,7 @@ export function createDesiredBuilder(
     const { structure, assignment, placements, routes, unplaced } = layOut(services);
     const { membership, rejected } = buildMembership(offers, placements);
     const placed = placeMembership(membership, structure.portRanges, assignment);
-    return { desired: { structure, membership: placed, routes }, rejected, unplaced };
+    const serviceOf = new Map([...placements].map(([service, { backend }]) => [backend, service]));
+    return { desired: { structure, membership: placed, routes }, rejected, unplaced, serviceOf };
   };
 }

@@ -16,7 +16,6 @@ export async function keepApplied(deps: {
   look: () => void;
   log: Log;
   signal: AbortSignal;
-  onApplied: () => void;
 }): Promise<void> {
   const { applier, changes, log, signal } = deps;
   const backoff = createBackoff({ baseMs: 100, maxMs: 5_000 });
@@ -41,7 +40,6 @@ export async function keepApplied(deps: {
           continue;
         }
         applied = desired;
-        if (outcome.kind === 'done') deps.onApplied();
       } catch (error) {
         if (signal.aborted) return;
         applied = undefined;

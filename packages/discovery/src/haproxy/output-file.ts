@@ -14,7 +14,7 @@ export interface OutputFile {
   size(): Promise<number>;
   /** What was said from that place on; the last of it, when it is much. */
   since(place: number): Promise<string>;
-  /** Keeps the file small. Problems are logged. */
+  /** Keeps the file small. A problem is logged once, until it is over. */
   tidy(): Promise<void>;
 }
 
@@ -27,6 +27,7 @@ export function createOutputFile(file: string, log: Log): OutputFile {
       (found) => found.size,
       () => 0,
     );
+  let isFailing = false;
   return {
     path: file,
     async lend(task) {
@@ -60,9 +61,11 @@ export function createOutputFile(file: string, log: Log): OutputFile {
     async tidy() {
       try {
         if ((await stat(file)).size > MAX_FILE_BYTES) await truncate(file);
+        isFailing = false;
       } catch (error) {
-        if (systemErrorCode(error) !== 'ENOENT')
-          log.warn({ err: messageOf(error) }, "cannot trim HAProxy's log");
+        if (systemErrorCode(error) === 'ENOENT') return;
+        if (!isFailing) log.warn({ file, err: messageOf(error) }, "cannot trim HAProxy's log");
+        isFailing = true;
       }
     },
   };

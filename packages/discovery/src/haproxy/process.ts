@@ -32,7 +32,7 @@ export interface HaproxyProcess {
   complaint(): Promise<string>;
   /** Lets requests of a HAProxy of ours finish, then ends it; at once after `graceMs`. */
   stop(graceMs: number): Promise<void>;
-  /** Keeps the file that HAProxy writes its output to small. To be called now and then. */
+  /** Keeps the file that HAProxy writes its output to small. To be called every second or so, whatever else happens. */
   tidy(): Promise<void>;
 }
 

@@ -191,6 +191,11 @@ function keepOnly(structure: Structure, parts: readonly Part[]): Structure {
   return filterParts(structure, (part) => parts.some((one) => isSamePart(one, part)));
 }
 
+/** Whether there is a version of it in a structure. */
+export function hasPart(structure: Structure, part: Part): boolean {
+  return partsOf(structure).some((one) => isSamePart(one.part, part));
+}
+
 /** The backends that wait go with the range whose services they would serve. */
 function filterParts(structure: Structure, isKept: (part: Part) => boolean): Structure {
   const modeOf = ({ name }: Proxy) => /^tandem-spare-(http|tcp)-/.exec(name)?.[1] ?? '';

@@ -1,18 +1,20 @@
 import path from 'node:path';
 
-import { createLatest, type Latest, type Log, messageOf, type Rejection } from '@tandem/core';
+import { createLatest, type Latest, type Log, messageOf, type Rejection, sleepOrAborted } from '@tandem/core';
 
 import type { DiscoveredService } from '../config/discover.ts';
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import { type Applier, createApplier } from '../haproxy/apply.ts';
+import type { PartAside } from '../haproxy/choose-structure.ts';
 import { createDesiredBuilder, type Desired } from '../haproxy/desired.ts';
 import { keepApplied } from '../haproxy/keep-applied.ts';
 import { createHaproxyProcess, type HaproxyProcess } from '../haproxy/process.ts';
 import { readSpares } from '../haproxy/routing.ts';
+import type { ForeignHolds } from '../haproxy/running-view.ts';
 import { readServing, type Serving } from '../haproxy/serving.ts';
 import { createStructureStore } from '../haproxy/structure-store.ts';
 import type { Offers, Output } from '../output.ts';
-import type { HaproxyState } from '../state.ts';
+import type { AsideState, HaproxyState } from '../state.ts';
 
 /** Keeps the local HAProxy routing to what is offered. It goes on without the daemon, unless `on_exit` says `stop`. */
 export interface HaproxyOutput extends Output {
@@ -30,6 +32,7 @@ interface HaproxyOutputOptions {
 }
 
 const STOP_GRACE_MS = 10_000;
+const TIDY_MS = 1_000;
 
 export function createHaproxyOutput(options: HaproxyOutputOptions): HaproxyOutput {
   return new AppliedHaproxy(options);
@@ -47,6 +50,7 @@ class AppliedHaproxy implements HaproxyOutput {
   #desired: Desired | undefined;
   #rejected: ReadonlyMap<string, readonly Rejection[]> = new Map();
   #unplaced: ReadonlyMap<string, string> = new Map();
+  #serviceOf: ReadonlyMap<string, string> = new Map();
   #applied: { readonly at: number; readonly tookMs: number } | undefined;
   #problem: string | undefined;
 
@@ -55,7 +59,17 @@ class AppliedHaproxy implements HaproxyOutput {
     this.#log = log;
     this.#process = createHaproxyProcess(config, { log, onExit: () => this.#wake.set(true) });
     const store = createStructureStore(path.join(stateDir, 'structure.json'), log);
-    this.#applier = createApplier({ config, process: this.#process, store, log });
+    this.#applier = createApplier({
+      config,
+      process: this.#process,
+      store,
+      log,
+      onForeignHolds: (holds) =>
+        log.info(
+          { servers: this.#foreignHolds(holds) },
+          'servers that somebody else holds are left as they are',
+        ),
+    });
     this.#build = createDesiredBuilder(config);
   }
 
@@ -81,6 +95,8 @@ class AppliedHaproxy implements HaproxyOutput {
     const close = () => this.#wake.close();
     signal.addEventListener('abort', close, { once: true });
     if (signal.aborted) close();
+    const tidying = new AbortController();
+    const tidied = keepTidy(this.#process, tidying.signal);
     try {
       this.#build = createDesiredBuilder(this.#config, await readSpares(this.#config));
       await keepApplied({
@@ -90,11 +106,12 @@ class AppliedHaproxy implements HaproxyOutput {
         look: () => this.#wake.set(true),
         log: this.#log,
         signal,
-        onApplied: () => void this.#process.tidy(),
       });
     } finally {
       signal.removeEventListener('abort', close);
       close();
+      tidying.abort();
+      await tidied;
       if (this.#config.onExit === 'stop') await this.#process.stop(STOP_GRACE_MS);
     }
   }
@@ -113,21 +130,35 @@ class AppliedHaproxy implements HaproxyOutput {
           : { agoMs: Math.round(performance.now() - applied.at), tookMs: applied.tookMs },
       problem: this.#problem,
       refused: complaint,
-      setAside: [...setAside, ...[...this.#unplaced].map(([service, reason]) => ({ service, reason }))],
-      foreignHolds: [...foreignHolds].flatMap(([service, servers]) =>
-        [...servers].map(([server, kind]) => ({ service, server, kind })),
-      ),
+      setAside: [
+        ...setAside.map(describeAside),
+        ...[...this.#unplaced].map(([name, reason]): AsideState => ({
+          kind: 'service',
+          name,
+          reason,
+          goesOn: false,
+        })),
+      ],
+      foreignHolds: this.#foreignHolds(foreignHolds),
     };
+  }
+
+  #foreignHolds(holds: ForeignHolds): HaproxyState['foreignHolds'] {
+    return [...holds].flatMap(([backend, servers]) => {
+      const service = this.#serviceOf.get(backend) ?? backend;
+      return [...servers].map(([server, kind]) => ({ service, server, kind }));
+    });
   }
 
   #take(): Desired | undefined {
     const offers = this.#offered;
     if (offers === undefined) return this.#desired;
     this.#offered = undefined;
-    const { desired, rejected, unplaced } = this.#build(offers);
+    const { desired, rejected, unplaced, serviceOf } = this.#build(offers);
     this.#complainOfUnplaced(unplaced);
     for (const service of offers.keys()) this.#complain(service, rejected.get(service) ?? []);
     this.#rejected = rejected;
+    this.#serviceOf = serviceOf;
     this.#desired = desired;
     return desired;
   }
@@ -169,4 +200,16 @@ class AppliedHaproxy implements HaproxyOutput {
       },
     };
   }
+}
+
+/** What HAProxy says has its own pace: one that logs its requests there writes megabytes in a second. */
+async function keepTidy(haproxy: HaproxyProcess, signal: AbortSignal): Promise<void> {
+  while (!(await sleepOrAborted(TIDY_MS, signal))) await haproxy.tidy();
+}
+
+function describeAside({ reason, goesOn, ...part }: PartAside): AsideState {
+  if ('service' in part) return { kind: 'service', name: part.service, reason, goesOn };
+  if ('sharedFrontend' in part) return { kind: 'shared-frontend', name: part.sharedFrontend, reason, goesOn };
+  if ('portRange' in part) return { kind: 'port-range', name: part.portRange, reason, goesOn };
+  return { kind: 'section', name: part.section, reason, goesOn };
 }
