@@ -3,6 +3,7 @@ import path from 'node:path';
 import { type InstanceId, instanceId, type Log, sleepOrAborted } from '@tandem/core';
 import type { Registry } from '@tandem/registry';
 
+import { type AddressMemory, createAddressMemory } from './address-memory.ts';
 import { createAddressResolver } from './addresses.ts';
 import type { DiscoveredService } from './config/discover.ts';
 import type { DiscoverySettings } from './config/discovery.ts';
@@ -64,6 +65,7 @@ class DiscoveryDaemon implements Discovery {
   readonly #outputs: Outputs;
   readonly #selector: Selector;
   readonly #resolver = createAddressResolver();
+  readonly #memory: AddressMemory;
   readonly #following = new Map<string, Following>();
   #offers = new Map<string, Offer>();
   #publishing: NodeJS.Immediate | undefined;
@@ -80,6 +82,7 @@ class DiscoveryDaemon implements Discovery {
     this.#options = options;
     this.#log = log;
     this.#store = createSnapshotStore(path.join(stateDir, 'catalog.json'), log);
+    this.#memory = createAddressMemory({ file: path.join(stateDir, 'addresses.json'), log });
     this.#holds = createHoldsStore(path.join(stateDir, 'holds.json'), log);
     this.#outputs = createOutputs({ settings, haproxy, stateDir, log });
     this.#selector = createSelector({ host, isUsable });
@@ -126,7 +129,7 @@ class DiscoveryDaemon implements Discovery {
       if (this.#publishing !== undefined && this.#boot === 'done') this.#store.save(() => this.#catalog());
       clearImmediate(this.#publishing);
       await Promise.allSettled(tasks);
-      await this.#store.close();
+      await Promise.all([this.#store.close(), this.#memory.close()]);
     }
   }
 
@@ -237,6 +240,7 @@ class DiscoveryDaemon implements Discovery {
       registry,
       hostName: host.name,
       resolver: this.#resolver,
+      memory: this.#memory,
       log,
       guard: settings.guard,
       isUsable,

@@ -2,7 +2,9 @@
  * The inner parts of discovery, for the project's own tests and for nobody else: production code imports the package
  * itself. Nothing here is promised to stay.
  */
+export { createAddressMemory } from './address-memory.ts';
 export { type AddressResolver, createAddressResolver, withAddresses } from './addresses.ts';
+export { createTurns, type Rank } from './turns.ts';
 export { queryName } from './dns.ts';
 export { assumeKnown, type CatalogPolicy, type Known, passKnown, recordSnapshot } from './catalog.ts';
 export { type Guard, guardChange, mergeInstances, openGuard, passTime } from './guard.ts';
