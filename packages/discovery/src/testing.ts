@@ -85,7 +85,9 @@ export {
   planMap,
   readMaps,
   renderMap,
+  ledMap,
   type RunningEntry,
+  withdrawnMap,
 } from './haproxy/maps.ts';
 export {
   assignSpares,
@@ -95,6 +97,7 @@ export {
   placementOf,
   placeService,
   readNotes,
+  SPARE_REST_MS,
   type Spares,
 } from './haproxy/ports.ts';
 export { createRouting, readSpares } from './haproxy/routing.ts';

@@ -29,14 +29,16 @@ export function createDesiredBuilder(
   readonly rejected: ReadonlyMap<string, readonly Rejection[]>;
   /** Services that are served nowhere, with the reason and what to do about it. */
   readonly unplaced: ReadonlyMap<string, string>;
+  /** When the same offers may make something else, as time passes. */
+  readonly reviseAt: number | undefined;
 } {
   const layOut = createLayout(config, spares);
   const buildMembership = createMembershipBuilder();
   return (offers) => {
     const services = [...offers.values()].map(({ service }) => service);
-    const { structure, assignment, placements, routes, unplaced } = layOut(services);
+    const { structure, assignment, placements, routes, unplaced, reviseAt } = layOut(services);
     const { membership, rejected } = buildMembership(offers, placements);
     const placed = placeMembership(membership, structure.portRanges, assignment);
-    return { desired: { structure, membership: placed, routes }, rejected, unplaced };
+    return { desired: { structure, membership: placed, routes }, rejected, unplaced, reviseAt };
   };
 }
