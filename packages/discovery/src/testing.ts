@@ -28,6 +28,7 @@ export { createFileOutput, renderInstances } from './outputs/file.ts';
 export { compileTemplate } from './outputs/template-engine.ts';
 export { toTemplateData } from './outputs/template-data.ts';
 export { createTemplateOutput } from './outputs/template.ts';
+export { createTemplateMemory } from './outputs/template-memory.ts';
 export { keepApplied } from './haproxy/keep-applied.ts';
 export {
   adoptServers,
