@@ -334,6 +334,45 @@ describe('a port range', () => {
   );
 
   scenario(
+    'never lets the port of one service lead to another one, however many change at once',
+    async (world) => {
+      const first = firstOf(world);
+      const count = world.config.portRange?.spares ?? 0;
+      const some = (kind: string, offset: number, origin: Origin) =>
+        Array.from({ length: count }, (_, index) => {
+          world.registry.say(`/services/${kind}-${index}`, [origin.instance(kind)]);
+          return service(`${kind}-${index}`, `127.0.0.1:${first + offset + index}`);
+        });
+      const daemon = world.start(some('old', 0, a));
+      const last = first + count - 1;
+      for (const port of [first, last])
+        await eventually(async () => assert.equal(await ask(port), String(a.port)));
+      const heard = new Set<string>();
+      const asking = new AbortController();
+      const asked = (async () => {
+        for (let port = first; !asking.signal.aborted; port = port === last ? first : port + 1)
+          heard.add(await ask(port).catch(() => 'nothing'));
+      })();
+      try {
+        // Every spare has a service, so that each of the new ones gets one that another has just left.
+        daemon.discovery.update(some('new', count, b));
+        for (const port of [first, last])
+          await eventually(async () => assert.equal(await ask(port + count), String(b.port)));
+      } finally {
+        asking.abort();
+        await asked;
+      }
+      assert.deepEqual([...heard].toSorted(), [String(a.port), 'nothing'].toSorted());
+      await assert.rejects(ask(first), /status 503/);
+      assert.equal(world.reloads(), 0, world.reloadReasons());
+    },
+    async () => {
+      const begin = await freeRange(120);
+      return { port_range: { http: `${begin}-${begin + 119}`, spares: 60 } };
+    },
+  );
+
+  scenario(
     'leaves every service where it was when the daemon is another one, also while the registry is silent',
     async (world) => {
       const first = firstOf(world);

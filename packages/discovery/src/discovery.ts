@@ -10,6 +10,7 @@ import {
 } from '@tandem/core';
 import type { Registry } from '@tandem/registry';
 
+import { type AddressMemory, createAddressMemory } from './address-memory.ts';
 import { createAddressResolver } from './addresses.ts';
 import type { DiscoveredService } from './config/discover.ts';
 import type { DiscoverySettings } from './config/discovery.ts';
@@ -78,6 +79,7 @@ class DiscoveryDaemon implements Discovery {
   readonly #outputs: Outputs;
   readonly #selector: Selector;
   readonly #resolver = createAddressResolver();
+  readonly #memory: AddressMemory;
   readonly #following = new Map<string, Following>();
   #offers = new Map<string, Offer>();
   #publishing: NodeJS.Immediate | undefined;
@@ -94,6 +96,7 @@ class DiscoveryDaemon implements Discovery {
     this.#options = options;
     this.#log = log;
     this.#store = createSnapshotStore(path.join(stateDir, 'catalog.json'), log);
+    this.#memory = createAddressMemory({ file: path.join(stateDir, 'addresses.json'), log });
     this.#holds = createHoldsStore(path.join(stateDir, 'holds.json'), log);
     this.#outputs = createOutputs({ settings, haproxy, stateDir, log });
     this.#selector = createSelector({ host, isUsable });
@@ -148,7 +151,7 @@ class DiscoveryDaemon implements Discovery {
 
   /** What is stuck keeps nobody from ending the daemon: its successor does what it has left undone. */
   async #finish(tasks: readonly Promise<void>[]): Promise<void> {
-    const isDone = Promise.all([Promise.allSettled(tasks), this.#store.close()]);
+    const isDone = Promise.all([Promise.allSettled(tasks), this.#store.close(), this.#memory.close()]);
     try {
       await withDeadline(undefined, END_MS, () => isDone);
     } catch (error) {
@@ -264,6 +267,7 @@ class DiscoveryDaemon implements Discovery {
       registry,
       hostName: host.name,
       resolver: this.#resolver,
+      memory: this.#memory,
       log,
       guard: settings.guard,
       isUsable,

@@ -4,6 +4,8 @@ import { isIP } from 'node:net';
 
 import { messageOf, systemErrorCode, withDeadline } from '@tandem/core';
 
+import { type Claim, createTurns } from './turns.ts';
+
 /**
  * What the DNS says of a name. Failures are not answers: nothing is known then, and what was known holds.
  * That a name does not exist, or has no records of the kind, is an answer (RCODE 3, or RCODE 0 without records), in
@@ -28,7 +30,7 @@ export interface ServiceRecord {
 
 export interface DnsClient {
   /** The addresses of a name, in order. Rejects only with the reason of the signal. */
-  addresses(name: string, family: Family, signal: AbortSignal): Promise<DnsAnswer<string>>;
+  addresses(name: string, family: Family, signal: AbortSignal, claim?: Claim): Promise<DnsAnswer<string>>;
   /** The SRV records of a name. Rejects only with the reason of the signal. */
   services(name: string, signal: AbortSignal): Promise<DnsAnswer<ServiceRecord>>;
 }
@@ -41,7 +43,8 @@ export interface DnsOptions {
 }
 
 const TRIES = 2;
-const MAX_IN_FLIGHT = 64;
+/** Nobody has more than half of them: see `createTurns`. */
+const MAX_IN_FLIGHT = 128;
 /** The library shows no TTL of SRV records; those who change them mean to be heard soon. */
 const SRV_TTL_MS = 10_000;
 
@@ -66,17 +69,18 @@ const LABEL = /^(?!-)[a-z0-9_-]{1,63}(?<!-)$/;
  * the search domains of the system.
  */
 export function createDnsClient({ nameservers, timeoutMs }: DnsOptions): DnsClient {
-  const enter = createGate(MAX_IN_FLIGHT);
+  const enter = createTurns(MAX_IN_FLIGHT);
+  const anybody: Claim = { by: {}, rank: 'known' };
 
   /** One resolver for each query: it can be ended by itself, and knows the system's nameservers of today. */
   async function query<T>(
-    signal: AbortSignal,
+    { signal, claim = anybody }: { signal: AbortSignal; claim?: Claim | undefined },
     ask: (resolver: Resolver) => Promise<T[]>,
     toAnswer: (records: T[]) => DnsAnswer<T>,
   ): Promise<DnsAnswer<T>> {
     // One signal may end many queries.
     setMaxListeners(0, signal);
-    const leave = await enter(signal);
+    const leave = await enter(claim, signal);
     const resolver = new Resolver({ timeout: timeoutMs, tries: TRIES });
     try {
       if (nameservers !== undefined) resolver.setServers(nameservers);
@@ -91,9 +95,13 @@ export function createDnsClient({ nameservers, timeoutMs }: DnsOptions): DnsClie
     }
   }
 
-  async function ofFamily(name: string, family: 4 | 6, signal: AbortSignal): Promise<DnsAnswer<string>> {
+  async function ofFamily(
+    name: string,
+    family: 4 | 6,
+    asking: { signal: AbortSignal; claim: Claim | undefined },
+  ): Promise<DnsAnswer<string>> {
     const answer = await query(
-      signal,
+      asking,
       (resolver) =>
         family === 4 ? resolver.resolve4(name, { ttl: true }) : resolver.resolve6(name, { ttl: true }),
       (records) => ({
@@ -108,19 +116,20 @@ export function createDnsClient({ nameservers, timeoutMs }: DnsOptions): DnsClie
   }
 
   return {
-    async addresses(name, family, signal) {
-      if (family === 'ipv4') return ofFamily(name, 4, signal);
-      if (family === 'ipv6') return ofFamily(name, 6, signal);
+    async addresses(name, family, signal, claim) {
+      const asking = { signal, claim };
+      if (family === 'ipv4') return ofFamily(name, 4, asking);
+      if (family === 'ipv6') return ofFamily(name, 6, asking);
       if (family === 'both') {
-        const [four, six] = await Promise.all([ofFamily(name, 4, signal), ofFamily(name, 6, signal)]);
+        const [four, six] = await Promise.all([ofFamily(name, 4, asking), ofFamily(name, 6, asking)]);
         return together(four, six);
       }
-      const four = await ofFamily(name, 4, signal);
-      return four.kind === 'none' ? ofFamily(name, 6, signal) : four;
+      const four = await ofFamily(name, 4, asking);
+      return four.kind === 'none' ? ofFamily(name, 6, asking) : four;
     },
     services: (name, signal) =>
       query(
-        signal,
+        { signal },
         async (resolver) =>
           (await resolver.resolveSrv(name)).map(({ name: target, port, priority, weight }) => ({
             target,
@@ -174,41 +183,4 @@ function addressKey(address: string): string {
     .split('.')
     .map((part) => part.padStart(3, '0'))
     .join('.')}`;
-}
-
-/** Lets so many in at a time; the others wait in the order in which they came. */
-function createGate(limit: number): (signal: AbortSignal) => Promise<() => void> {
-  let free = limit;
-  const waiting = new Set<() => void>();
-
-  function leave(): void {
-    const [next] = waiting;
-    if (next === undefined) {
-      free += 1;
-      return;
-    }
-    waiting.delete(next);
-    next();
-  }
-
-  return async (signal) => {
-    signal.throwIfAborted();
-    if (free > 0) {
-      free -= 1;
-      return leave;
-    }
-    await new Promise<void>((resolve, reject) => {
-      const onAbort = () => {
-        waiting.delete(enter);
-        reject(signal.reason as Error);
-      };
-      const enter = () => {
-        signal.removeEventListener('abort', onAbort);
-        resolve();
-      };
-      signal.addEventListener('abort', onAbort, { once: true });
-      waiting.add(enter);
-    });
-    return leave;
-  };
 }

@@ -3,6 +3,7 @@ import { isIP } from 'node:net';
 
 import { type Instance, type Log, messageOf, type Rejection, uniqueInstances } from '@tandem/core';
 
+import type { AddressMemory } from './address-memory.ts';
 import { type AddressResolver, withAddresses } from './addresses.ts';
 import type { Source } from './source.ts';
 
@@ -17,7 +18,12 @@ export interface Fallback {
 /** @param before what is used until one of the configured names has an address */
 export function followFallback(
   configured: readonly Instance[],
-  deps: { readonly resolver: AddressResolver; readonly log: Log; readonly onChange: () => void },
+  deps: {
+    readonly resolver: AddressResolver;
+    readonly memory: AddressMemory;
+    readonly log: Log;
+    readonly onChange: () => void;
+  },
   before: readonly Instance[] = [],
 ): Fallback {
   const unique = uniqueInstances(configured);

@@ -11,6 +11,7 @@ import {
 } from '@tandem/core';
 import type { Registry } from '@tandem/registry';
 
+import type { AddressMemory } from './address-memory.ts';
 import { type AddressResolver, withAddresses } from './addresses.ts';
 import { assumeKnown, type CatalogPolicy, type Known, passKnown, recordSnapshot } from './catalog.ts';
 import type { DiscoveredService } from './config/discover.ts';
@@ -56,6 +57,7 @@ export interface FollowingDeps {
   readonly registry: Registry;
   readonly hostName: string;
   readonly resolver: AddressResolver;
+  readonly memory: AddressMemory;
   readonly log: Log;
   /** For services without their own. */
   readonly guard: GuardPolicy;
@@ -187,11 +189,11 @@ class SourceFollowing implements Following {
   }
 
   #source(): Source {
-    const { registry, hostName, resolver, log } = this.#deps;
+    const { registry, hostName, resolver, memory, log } = this.#deps;
     const { path, config } = this.#service;
     const source = createSource(config.source, { registry, path, format: config.format, hostName, log });
     // Only the names of instances that are wanted are looked up.
-    return withAddresses(filtered(source, config.filter), { resolver, log });
+    return withAddresses(filtered(source, config.filter), { resolver, memory, log });
   }
 
   #record(instances: readonly Instance[]): void {
@@ -248,7 +250,8 @@ class SourceFollowing implements Following {
         'refused an implausible loss, holding on to what was there',
       );
     if (is.kind === 'open' && was !== undefined) {
-      const lost = before?.instances.filter((instance) => !after.instances.includes(instance)).length;
+      const left = new Set(after.instances);
+      const lost = before?.instances.filter((instance) => !left.has(instance)).length;
       this.#log.warn({ service, lost }, 'the hold on a loss has ended, what the source says is accepted');
     }
     if (after.kept && before?.kept !== true)

@@ -1,4 +1,4 @@
-import { compareInstances, type Instance } from '@tandem/core';
+import { compareInstances, type Instance, instanceId } from '@tandem/core';
 
 import type { GuardPolicy } from './config/selection.ts';
 
@@ -44,8 +44,11 @@ export function guardChange(
     return lost.length === 0 ? openGuard : { ...current, lost };
   }
   const outOf = change.before.length;
+  const back = new Set(current.losses.length === 0 ? [] : come.map(instanceId));
   const losses = [
-    ...(come.length === 0 ? current.losses : current.losses.filter(({ instance }) => !has(come, instance))),
+    ...(back.size === 0
+      ? current.losses
+      : current.losses.filter(({ instance }) => !back.has(instanceId(instance)))),
     ...gone.map((instance) => ({ instance, at: now, outOf })),
   ];
   // With every loss the question begins anew: how much of what was there then is gone by now?
@@ -110,8 +113,4 @@ export function mergeInstances(first: readonly Instance[], second: readonly Inst
 
 function without(instances: readonly Instance[], others: readonly Instance[]): readonly Instance[] {
   return others.length === 0 ? instances : diffInstances(instances, others).gone;
-}
-
-function has(instances: readonly Instance[], wanted: Instance): boolean {
-  return instances.some((instance) => compareInstances(instance, wanted) === 0);
 }

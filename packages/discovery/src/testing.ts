@@ -2,7 +2,9 @@
  * The inner parts of discovery, for the project's own tests and for nobody else: production code imports the package
  * itself. Nothing here is promised to stay.
  */
+export { createAddressMemory, NO_MEMORY } from './address-memory.ts';
 export { type AddressResolver, createAddressResolver, withAddresses } from './addresses.ts';
+export { createTurns, type Rank } from './turns.ts';
 export { queryName } from './dns.ts';
 export { assumeKnown, type CatalogPolicy, type Known, passKnown, recordSnapshot } from './catalog.ts';
 export { type Guard, guardChange, mergeInstances, openGuard, passTime } from './guard.ts';
@@ -29,6 +31,7 @@ export { createFileOutput, renderInstances } from './outputs/file.ts';
 export { compileTemplate } from './outputs/template-engine.ts';
 export { toTemplateData } from './outputs/template-data.ts';
 export { createTemplateOutput } from './outputs/template.ts';
+export { createTemplateMemory } from './outputs/template-memory.ts';
 export { keepApplied } from './haproxy/keep-applied.ts';
 export {
   adoptServers,
@@ -87,7 +90,9 @@ export {
   planMap,
   readMaps,
   renderMap,
+  ledMap,
   type RunningEntry,
+  withdrawnMap,
 } from './haproxy/maps.ts';
 export {
   assignSpares,
@@ -97,6 +102,7 @@ export {
   placementOf,
   placeService,
   readNotes,
+  SPARE_REST_MS,
   type Spares,
 } from './haproxy/ports.ts';
 export { createRouting, readSpares } from './haproxy/routing.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { once, setMaxListeners } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
@@ -9,9 +9,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Instance, silentLog, type Snapshot } from '@tandem/core';
 import {
   type AddressResolver,
+  createAddressMemory,
   createAddressResolver,
+  createTurns,
   publishedBy,
   queryName,
+  type Rank,
   withAddresses,
 } from '@tandem/discovery/testing';
 import * as fc from 'fast-check';
@@ -20,6 +23,7 @@ import { follow, sourceConformance } from '../../conformance/source.ts';
 import { startDnsServer, type Zone } from '../../support/dns-server.ts';
 import { eventually } from '../../support/eventually.ts';
 import { listen } from '../../support/registries.ts';
+import { inDirectory } from './support.ts';
 
 function at(host: string, name = host, port = 80): Instance {
   return { name, host, port };
@@ -369,4 +373,265 @@ describe('the resolver of hosts', () => {
     assert.equal(queryName('Web.Example.COM.'), 'web.example.com');
     assert.equal(queryName('10-0-0-1.pod'), '10-0-0-1.pod');
   });
+});
+
+describe('many names that nobody answers', () => {
+  test('keep no other service waiting', { timeout: 60_000 }, async (t) => {
+    const dead = Array.from({ length: 300 }, (_, index) => `dead-${index}`);
+    const zones: Record<string, Zone> = { 'fast.example': { a: ['10.0.0.2'] } };
+    for (const name of dead) zones[name] = 'silence';
+    const server = await startDnsServer(zones);
+    const resolver = createAddressResolver({ nameservers: [server.address], hostsFile: '/nowhere' });
+    const hog = scripted(...dead.map((name) => at(name)));
+    const a = follow(withAddresses(hog.source, { resolver, log: silentLog }));
+    t.after(async () => {
+      await a.stop();
+      await server.close();
+    });
+    await eventually(() => assert.ok(server.asked.length >= 64));
+    const { source } = scripted(at('10.0.0.1'), at('fast.example', 'fast'));
+    await using b = follow(withAddresses(source, { resolver, log: silentLog }));
+    await b.shows(at('10.0.0.1'), at('10.0.0.2', 'fast'));
+    assert.equal(b.snapshots.length, 1, 'in the first snapshot');
+  });
+
+  test('are said to be set aside while they are waited for, also among those that are answered', async (t) => {
+    const { watch } = await watching(
+      t,
+      { web: { a: ['10.0.0.1'] }, hangs: 'silence' },
+      at('hangs'),
+      at('web'),
+    );
+    await watch.shows(at('10.0.0.1', 'web'));
+    assert.deepEqual(watch.latest?.rejected, [
+      { place: 'hangs_hangs:80', reason: 'no nameserver has answered yet' },
+    ]);
+  });
+
+  test('cost no more for each when there are more of them', async () => {
+    const costOf = async (count: number) => {
+      const answers = new Map<string, (answer: { kind: 'failed'; reason: string }) => void>();
+      const resolver: AddressResolver = {
+        resolve: (name) => new Promise((resolve) => answers.set(name, resolve)),
+      };
+      const { source } = scripted(...Array.from({ length: count }, (_, index) => at(`web-${index}`)));
+      await using _ = follow(withAddresses(source, { resolver, log: silentLog }));
+      await eventually(() => assert.equal(answers.size, count));
+      const before = process.cpuUsage();
+      for (const answer of [...answers.values()].slice(0, -1)) answer({ kind: 'failed', reason: 'no' });
+      await sleep(50);
+      const { user, system } = process.cpuUsage(before);
+      for (const answer of answers.values()) answer({ kind: 'failed', reason: 'no' });
+      return user + system;
+    };
+    await costOf(500);
+    const few = await costOf(1_000);
+    const many = await costOf(16_000);
+    assert.ok(many < Math.max(few, 10_000) * 100, `${few} us for a thousand, ${many} us for sixteen`);
+  });
+});
+
+describe('turns', () => {
+  const { signal } = new AbortController();
+  setMaxListeners(0, signal);
+  const settle = () => sleep(1);
+
+  test('are never all taken by those who came first, and go to whoever has the fewest', async () => {
+    const turns = createTurns(12);
+    const [a, b, c] = [{}, {}, {}];
+    const inside: object[] = [];
+    const leavers: (() => void)[] = [];
+    const ask = (by: object, times: number) => {
+      for (let time = 0; time < times; time += 1)
+        void (async () => {
+          const leave = await turns({ by, rank: 'known' }, signal);
+          inside.push(by);
+          leavers.push(leave);
+        })();
+    };
+    const taken = (by: object) => inside.filter((one) => one === by).length;
+    ask(a, 100);
+    await settle();
+    assert.equal(taken(a), 6);
+    ask(b, 100);
+    await settle();
+    assert.equal(taken(b), 3);
+    ask(c, 1);
+    await settle();
+    assert.equal(taken(c), 1);
+    while (leavers.length > 0) {
+      leavers.shift()?.();
+      await settle();
+    }
+    assert.deepEqual([taken(a), taken(b), taken(c)], [100, 100, 1]);
+  });
+
+  test('go first to what is new, and last to what has failed', async () => {
+    const turns = createTurns(2);
+    const by = {};
+    const leave = await turns({ by, rank: 'known' }, signal);
+    const order: string[] = [];
+    const done = (['failing', 'known', 'new', 'failing', 'new'] as Rank[]).map(async (rank) => {
+      const leave = await turns({ by, rank }, signal);
+      order.push(rank);
+      leave();
+    });
+    leave();
+    await Promise.all(done);
+    assert.deepEqual(order, ['new', 'new', 'known', 'failing', 'failing']);
+  });
+
+  test('that are not wanted any more are nobody’s', async () => {
+    const turns = createTurns(2);
+    const by = {};
+    const leave = await turns({ by, rank: 'known' }, signal);
+    const controller = new AbortController();
+    const given = turns({ by, rank: 'known' }, controller.signal);
+    const next = turns({ by, rank: 'known' }, signal);
+    controller.abort(new Error('enough'));
+    await assert.rejects(given, /enough/);
+    leave();
+    (await next)();
+  });
+
+  test('are all given, and never more than there are, whoever comes, leaves and loses patience', () =>
+    fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.record({ by: fc.nat(4), patience: fc.nat(3) }), { maxLength: 40 }),
+        fc.integer({ min: 1, max: 6 }),
+        async (claims, limit) => {
+          const turns = createTurns(limit);
+          const owners = Array.from({ length: 5 }, () => ({}));
+          let inside = 0;
+          let most = 0;
+          await Promise.all(
+            claims.map(async ({ by, patience }) => {
+              const controller = new AbortController();
+              if (patience === 0) setImmediate(() => controller.abort());
+              try {
+                const leave = await turns({ by: owners[by] ?? {}, rank: 'known' }, controller.signal);
+                inside += 1;
+                most = Math.max(most, inside);
+                await new Promise(setImmediate);
+                inside -= 1;
+                leave();
+              } catch {
+                assert.ok(controller.signal.aborted);
+              }
+            }),
+          );
+          assert.ok(most <= limit);
+          assert.equal(inside, 0);
+        },
+      ),
+      { numRuns: 100 },
+    ));
+});
+
+describe('addresses that are remembered', () => {
+  const web = at('web.example', 'web');
+
+  test('are used after a restart by names that nobody answers, and give way to what is answered', (t) =>
+    inDirectory(async (directory) => {
+      const file = path.join(directory, 'addresses.json');
+      const server = await startDnsServer({
+        'web.example': { a: ['10.0.0.1', '10.0.0.7'] },
+        'lost.example': { a: ['10.0.0.2'] },
+        'gone.example': { a: ['10.0.0.3'] },
+      });
+      t.after(() => server.close());
+      const resolver = createAddressResolver({ nameservers: [server.address], hostsFile: '/nowhere' });
+      const all = [at('gone.example', 'gone'), at('lost.example', 'lost'), web];
+      const live = async (check: (watch: ReturnType<typeof follow>) => Promise<void>) => {
+        const memory = createAddressMemory({ file, log: silentLog });
+        const watch = follow(withAddresses(scripted(...all).source, { resolver, memory, log: silentLog }));
+        try {
+          await check(watch);
+        } finally {
+          await watch.stop();
+          await memory.close();
+        }
+      };
+      const whole = [at('10.0.0.3', 'gone'), at('10.0.0.2', 'lost'), at('10.0.0.1', 'web')];
+      await live((watch) => watch.shows(...whole));
+      server.zones.set('web.example', 'servfail');
+      server.zones.set('lost.example', 'silence');
+      server.zones.set('gone.example', 'nxdomain');
+      await live(async (watch) => {
+        await watch.shows(...whole);
+        assert.equal(watch.snapshots.length, 1, 'nothing was ever missing');
+      });
+      // It stands for several, and keeps the one that it had.
+      server.zones.set('web.example', { a: ['10.0.0.0', '10.0.0.1'] });
+      await live(async (watch) => {
+        await watch.shows(...whole);
+        server.zones.set('lost.example', { a: ['10.0.0.22'] });
+        server.zones.set('gone.example', { a: ['10.0.0.33'] });
+        await watch.shows(at('10.0.0.33', 'gone'), at('10.0.0.22', 'lost'), at('10.0.0.1', 'web'));
+      });
+    }));
+
+  test('a name that fails at first has a second try before its instance is set aside', async (t) => {
+    const { server, watch } = await watching(t, { 'web.example': 'servfail' }, at('10.0.0.9'), web);
+    await askedFor(server.asked, 'A web.example', 1);
+    server.zones.set('web.example', { a: ['10.0.0.1'] });
+    await watch.shows(at('10.0.0.9'), at('10.0.0.1', 'web'));
+    assert.equal(watch.snapshots.length, 1);
+  });
+
+  test('are those of a day, of names and addresses only, and so many', () =>
+    inDirectory(async (directory) => {
+      const file = path.join(directory, 'addresses.json');
+      let now = 1_700_000_000_000;
+      const open = () => createAddressMemory({ file, log: silentLog, now: () => now });
+      const first = open();
+      for (let index = 0; index < 10_001; index += 1) first.remember(`n-${index}`, '10.0.0.1');
+      first.remember('__proto__', '10.0.0.2');
+      await first.close();
+      const second = open();
+      await second.load();
+      assert.equal(second.recall('n-0'), undefined);
+      assert.equal(second.recall('n-10000'), '10.0.0.1');
+      assert.equal(second.recall('__proto__'), '10.0.0.2');
+      now += 23 * 3_600_000;
+      second.remember('n-5000', '10.0.0.1');
+      now += 2 * 3_600_000;
+      assert.equal(second.recall('n-10000'), undefined);
+      assert.equal(second.recall('n-5000'), '10.0.0.1');
+      await second.close();
+      assert.equal(readFileSync(file, 'utf8').split('10.0.0.1').length, 2);
+      writeFileSync(
+        file,
+        JSON.stringify({
+          version: 1,
+          names: [
+            ['a b', '10.0.0.1', now],
+            ['web', '${X}', now],
+          ],
+        }),
+      );
+      const third = open();
+      await third.load();
+      assert.equal(third.recall('a b'), undefined);
+      assert.equal(third.recall('web'), undefined);
+    }));
+
+  test('that cannot be read or written are said once, and cost nothing else', () =>
+    inDirectory(async (directory) => {
+      const { log, lines } = listen();
+      const file = path.join(directory, 'gone', 'addresses.json');
+      const memory = createAddressMemory({ file, log });
+      await memory.load();
+      assert.deepEqual(lines, []);
+      memory.remember('web', '10.0.0.1');
+      await eventually(() => assert.equal(lines.length, 1));
+      assert.equal(memory.recall('web'), '10.0.0.1');
+      await memory.close();
+      assert.equal(existsSync(file), false);
+      writeFileSync(path.join(directory, 'half'), '{"version":1,"nam');
+      const half = createAddressMemory({ file: path.join(directory, 'half'), log });
+      await half.load();
+      assert.equal(half.recall('web'), undefined);
+      assert.equal(lines.length, 2);
+    }));
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import { type Instance, silentLog } from '@tandem/core';
-import { type AddressResolver, followFallback } from '@tandem/discovery/testing';
+import { NO_MEMORY, type AddressResolver, followFallback } from '@tandem/discovery/testing';
 
 import { eventually } from '../../support/haproxy.ts';
 
@@ -31,7 +31,7 @@ const NEW: Instance = { name: 'new', host: 'new.example.com', port: 80 };
 
 describe('another fallback', () => {
   test('of addresses takes the place of the old one at once, also when there is none any more', () => {
-    const deps = { resolver: createResolver(), log: silentLog, onChange() {} };
+    const deps = { memory: NO_MEMORY, resolver: createResolver(), log: silentLog, onChange() {} };
     const other: readonly Instance[] = [{ name: 'other', host: '10.0.0.2', port: 80 }];
     assert.deepEqual(followFallback(other, deps, OLD).instances, other);
     assert.deepEqual(followFallback([], deps, OLD).instances, []);
@@ -42,7 +42,7 @@ describe('another fallback', () => {
     let changes = 0;
     const fallback = followFallback(
       [NEW, { ...NEW, host: 'nobody.example.com' }],
-      { resolver, log: silentLog, onChange: () => void (changes += 1) },
+      { memory: NO_MEMORY, resolver, log: silentLog, onChange: () => void (changes += 1) },
       OLD,
     );
     try {
@@ -61,7 +61,11 @@ describe('another fallback', () => {
 
   test('of a name that nobody has leaves the old one in its place, and says so', async () => {
     const resolver = createResolver();
-    const fallback = followFallback([NEW], { resolver, log: silentLog, onChange() {} }, OLD);
+    const fallback = followFallback(
+      [NEW],
+      { memory: NO_MEMORY, resolver, log: silentLog, onChange() {} },
+      OLD,
+    );
     try {
       resolver.answer('new.example.com', { kind: 'none', reason: 'no such name' });
       await eventually(() => assert.equal(fallback.rejected.length, 1));

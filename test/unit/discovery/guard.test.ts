@@ -50,6 +50,24 @@ describe('the guard', () => {
     assert.equal(guard.until(), undefined);
   });
 
+  test('looks at what returns once, however many have gone before', () => {
+    const many = Array.from({ length: 60_000 }, (_, index) => ({
+      name: `i-${index}`,
+      host: '10.0.0.1',
+      port: 80,
+    }));
+    many.sort(compareInstances);
+    const half = many.filter((_, index) => index % 2 === 0);
+    const guard = guardChange(openGuard, { before: many, after: half }, POLICY, 0);
+    assert.equal(guard.kind === 'open' ? guard.losses.length : 0, 30_000);
+    const startedAt = process.cpuUsage();
+    const after = guardChange(guard, { before: half, after: many }, POLICY, 1);
+    const ms = process.cpuUsage(startedAt).user / 1_000;
+    assert.deepEqual(after, openGuard);
+    // A look at each for each takes seconds.
+    assert.ok(ms < 1_000, `${ms} ms`);
+  });
+
   test('lets half of a service go, and all of a small one', () => {
     assert.equal(watching(TEN).say(0, instances('abcde')), 'abcde');
     assert.equal(watching(instances('ab')).say(0, []), '');

@@ -11,12 +11,14 @@ import {
   createLayout,
   createRouting,
   executeMapSteps,
+  ledMap,
   notesIn,
   parseMap,
   planMap,
   readMaps,
   renderMap,
   type RunningEntry,
+  withdrawnMap,
 } from '@tandem/discovery/testing';
 import * as fc from 'fast-check';
 
@@ -352,6 +354,65 @@ describe('keeping maps', () => {
     const next = { ...worker, incarnation: '2' };
     assert.deepEqual(await routing.complete(routes, next), { kind: 'done', changes: 1 });
   });
+
+  const spare = (number: number) => `tandem-spare-http-${number}`;
+  const portsTo = (first: number, count: number): [string, string][] =>
+    Array.from({ length: count }, (_, index) => [String(first + index), spare(index + 1)]);
+
+  for (const count of [60, 300])
+    test(`withdraws every port that goes before servers change, also ${count} at once`, async () => {
+      const kept: [string, string] = ['20000', spare(999)];
+      const haproxy = createHaproxyMap([kept, ...portsTo(21_000, count)]);
+      const worker = { incarnation: '1', ask: haproxy.ask };
+      const routing = createRouting({ log: silentLog });
+      const routes = routesOf(FILE, Object.fromEntries([kept, ...portsTo(22_000, count)]));
+      assert.equal((await routing.withdraw(routes, worker)).kind, 'done');
+      assert.deepEqual(contentOf(haproxy.entries()), [1, new Map([kept])]);
+      assert.equal((await routing.complete(routes, worker)).kind, 'done');
+      assert.deepEqual(contentOf(haproxy.entries())[1], new Map([kept, ...portsTo(22_000, count)]));
+    });
+
+  test('withdraws what leaves a spare for another backend, and leaves a host where it is until the other is ready', async () => {
+    const haproxy = createHaproxyMap([
+      ['21000', spare(1)],
+      ['a.example', 'web'],
+      ['b.example', 'web'],
+      ['b.example', spare(1)],
+      ['c.example', spare(2)],
+    ]);
+    const worker = { incarnation: '1', ask: haproxy.ask };
+    const routing = createRouting({ log: silentLog });
+    const wanted = { 21000: spare(2), 'a.example': 'api', 'b.example': 'api', 'c.example': 'api' };
+    await routing.withdraw(routesOf(FILE, wanted), worker);
+    const left = new Map([
+      ['a.example', 'web'],
+      ['b.example', 'web'],
+    ]);
+    assert.deepEqual(contentOf(haproxy.entries()), [2, left]);
+    // While the backend `api` waits for its reload, the spare serves already.
+    await routing.lead(routesOf(FILE, wanted), worker);
+    assert.deepEqual(contentOf(haproxy.entries())[1], new Map([...left, ['21000', spare(2)]]));
+    await routing.complete(routesOf(FILE, wanted), worker);
+    assert.deepEqual(contentOf(haproxy.entries())[1], new Map(Object.entries(wanted)));
+  });
+
+  test('whatever was there and is wanted, nothing that is withdrawn leads to a spare but what stays there', () =>
+    fc.assert(
+      fc.property(running, fc.array(fc.tuple(key, value)), (entries, pairs) => {
+        const list = entries.map(([key, value], index) => ({ reference: `0x${index}`, key, value }));
+        const wanted = new Map<string, string>(pairs);
+        const [, before] = contentOf(list);
+        for (const left of [withdrawnMap(list, wanted), ledMap(list, wanted)])
+          for (const [key, value] of left) {
+            if (before.get(key) === value) assert.ok(wanted.has(key));
+            if (value.startsWith('tandem-spare')) assert.equal(value, wanted.get(key));
+          }
+        for (const [key, value] of before) {
+          const stays = wanted.has(key) && !value.startsWith('tandem-spare');
+          if (stays) assert.equal(ledMap(list, wanted).get(key), value, 'no gap for a host');
+        }
+      }),
+    ));
 
   test('and somebody else’s changes of either are seen within a second', () =>
     inDirectory(async (directory) => {

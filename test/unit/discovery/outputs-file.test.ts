@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHook } from 'node:async_hooks';
 import { existsSync, statSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import path from 'node:path';
@@ -101,6 +102,41 @@ describe('the file of a service', () => {
 });
 
 describe('the file output', () => {
+  test('looks at the file of the service that has changed, and at the others now and then', () =>
+    inDirectory(async (directory) => {
+      const count = 500;
+      const all = offersOf(
+        Object.fromEntries(Array.from({ length: count }, (_, index) => [`s-${index}`, [A]])),
+      );
+      let operations = 0;
+      const hook = createHook({
+        init(_, type) {
+          if (type === 'FSREQPROMISE') operations += 1;
+        },
+      });
+      await running(
+        directory,
+        async (output) => {
+          output.offer(all);
+          await eventually(() => assert.ok(existsSync(path.join(directory, `s-${count - 1}.json`))));
+          hook.enable();
+          const costs: number[] = [];
+          for (let change = 0; change < 10; change += 1) {
+            await sleep(50);
+            operations = 0;
+            output.offer(new Map([...all, ...offersOf({ 's-1': change % 2 === 0 ? [B] : [A, B] })]));
+            await sleep(50);
+            costs.push(operations);
+          }
+          assert.ok(Math.min(...costs.filter((cost) => cost > 0)) < 50, costs.join(' '));
+          operations = 0;
+          await eventually(() => assert.ok(operations >= count));
+        },
+        { max_writes_per_second: 1_000 },
+      );
+      hook.disable();
+    }));
+
   test('writes a file per service, follows changes, and makes the directory', () =>
     inDirectory(async (parent) => {
       const directory = path.join(parent, 'run', 'services');

@@ -4,9 +4,10 @@ import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path';
 import { describe, test } from 'node:test';
 
-import { type Instance, instanceId } from '@tandem/core';
+import { type Instance, instanceId, silentLog } from '@tandem/core';
 import {
   compileTemplate,
+  createTemplateMemory,
   createTemplateOutput,
   DiscoverySection,
   FilesSection,
@@ -461,6 +462,40 @@ describe('the template output', () => {
       life.offer(offersOf({ web: [A, { ...B, name: 'x y' }], api: [] }));
       await becomes(scene.target, 'api:\nweb: 10.0.0.1:80\n');
       assert.equal(life.logged(message).length, 1);
+    }));
+});
+
+describe('the memory of a template output', () => {
+  test('comes back as it was, and turns only those services into text that have changed', () =>
+    inDirectory(async (directory) => {
+      let looks = 0;
+      const watched = {
+        name: 'a',
+        port: 80,
+        get host() {
+          looks += 1;
+          return '10.0.0.1';
+        },
+      };
+      const memory = createTemplateMemory(directory, '/etc/x.conf', silentLog);
+      const web = [watched];
+      const other = { name: '"b', host: 'fe80::1', port: 81 };
+      await memory.save({ loaded: undefined, known: new Map([['web', web]]) });
+      const before = looks;
+      assert.ok(before > 0);
+      const known = new Map([
+        ['web', web],
+        ['api', [other]],
+      ]);
+      await memory.save({ loaded: 'mark', known });
+      assert.equal(looks, before);
+      const [file = ''] = await readdir(directory);
+      const { mtimeMs } = await stat(path.join(directory, file));
+      await memory.save({ loaded: 'mark', known: new Map(known) });
+      assert.equal((await stat(path.join(directory, file))).mtimeMs, mtimeMs);
+      const read = await createTemplateMemory(directory, '/etc/x.conf', silentLog).load();
+      assert.equal(read.loaded, 'mark');
+      assert.deepEqual(read.known.get('web'), [{ name: 'a', host: '10.0.0.1', port: 80 }]);
     }));
 });
 

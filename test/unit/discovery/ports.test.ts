@@ -13,6 +13,7 @@ import {
 } from '@tandem/discovery';
 import {
   assignSpares,
+  createLayout,
   formatBind,
   noSpares,
   notesOf,
@@ -23,6 +24,7 @@ import {
   placeService,
   readNotes,
   renderMap,
+  SPARE_REST_MS,
   type Spares,
 } from '@tandem/discovery/testing';
 import * as fc from 'fast-check';
@@ -101,7 +103,7 @@ describe('spare backends', () => {
         let spares: Spares = noSpares;
         for (const present of history) {
           const before = spares;
-          const { homeless, newcomers, ...assignment } = assignSpares(CONFIG, present, before);
+          const { homeless, newcomers, isWaiting, ...assignment } = assignSpares(CONFIG, present, before);
           spares = assignment.spares;
           const inRange = present.filter((one) => placeService(CONFIG, one).kind === 'spare');
           assert.deepEqual(
@@ -113,18 +115,23 @@ describe('spare backends', () => {
             const spare = spares.assigned.get(one.service);
             const mode = one.config.mode;
             if (spare === undefined) {
-              const used = [...spares.assigned.values()].filter((name) => name.includes(mode));
-              assert.equal(used.length, 3);
+              const used = [...spares.assigned.values(), ...before.assigned.values()];
+              assert.equal(new Set(used.filter((name) => name.includes(mode))).size, 3);
               continue;
             }
             assert.match(spare, new RegExp(`^tandem-spare-${mode}-[123]$`));
             const had = before.assigned.get(one.service);
             if (had?.includes(mode) === true) assert.equal(spare, had);
             assert.equal(newcomers.has(one.service), spare !== had);
+            if (spare !== had)
+              assert.ok(![...before.assigned.values()].includes(spare), 'it has just served another');
           }
           assert.ok(spares.freed.every((spare) => ![...spares.assigned.values()].includes(spare)));
           assert.deepEqual(assignSpares(CONFIG, present.toReversed(), before).spares, spares);
-          assert.deepEqual(assignSpares(CONFIG, present, spares).spares, spares);
+          const again = assignSpares(CONFIG, present, spares);
+          if (!isWaiting) assert.deepEqual(again.spares, spares);
+          assert.equal(again.isWaiting, false);
+          assert.deepEqual(assignSpares(CONFIG, present, spares, new Set(spares.freed)).spares, spares);
         }
       }),
       { numRuns: 300 },
@@ -144,6 +151,32 @@ describe('spare backends', () => {
     const fourth = next(next(third, 'c'), 'c', 'd');
     assert.equal(fourth.assigned.get('d'), 'tandem-spare-http-1');
     assert.deepEqual(fourth.freed, ['tandem-spare-http-2']);
+  });
+
+  test('that lose their service rest before they get another, and then nothing else has to happen', () => {
+    let now = 0;
+    const layOut = createLayout(CONFIG, noSpares, () => now);
+    const servedBy = (layout: ReturnType<typeof layOut>) =>
+      Object.fromEntries(layout.assignment.spares.assigned);
+    layOut([at('a', 21_000), at('b', 21_001), at('c', 21_002)]);
+    const next = [at('b', 21_001), at('c', 21_002), at('d', 21_000)];
+    const swapped = layOut(next);
+    assert.deepEqual(servedBy(swapped), { b: 'tandem-spare-http-2', c: 'tandem-spare-http-3' });
+    assert.match(swapped.unplaced.get('d') ?? '', /in use, or were a moment ago/);
+    assert.equal(swapped.reviseAt, SPARE_REST_MS);
+    now = SPARE_REST_MS - 1;
+    assert.equal(layOut(next), swapped);
+    assert.equal(servedBy(layOut([...next]))['d'], undefined);
+    now = SPARE_REST_MS;
+    const rested = layOut(next);
+    assert.equal(servedBy(rested)['d'], 'tandem-spare-http-1');
+    assert.equal(rested.reviseAt, undefined);
+    assert.equal(rested.unplaced.size, 0);
+    // A successor does not know how long the free ones have been free.
+    const successor = createLayout(CONFIG, { ...rested.assignment.spares, freed: [] }, () => now);
+    const left = successor(next.slice(1));
+    const heir = createLayout(CONFIG, left.assignment.spares, () => now);
+    assert.equal(servedBy(heir([...next.slice(1), at('e', 21_003)]))['e'], undefined);
   });
 
   test('are the same for the next daemon, which reads them from the map files', () =>

@@ -377,6 +377,7 @@ class FileFirstApplier implements Applier {
         this.#reloads = 0;
         return { kind: 'done' };
       }
+      await this.#routing.lead(chosen.routes, this.#worker(view.identity, signal));
       const waitMs = this.#reloadedAt + this.#reloadIntervalMs() - performance.now();
       if (waitMs > 0) return { kind: 'later', ms: Math.ceil(waitMs) };
       await this.#reload(reload, view.identity, work, signal);

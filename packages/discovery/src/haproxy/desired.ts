@@ -31,15 +31,18 @@ export function createDesiredBuilder(
   readonly unplaced: ReadonlyMap<string, string>;
   /** By backend: the service that it serves. */
   readonly serviceOf: ReadonlyMap<string, string>;
+  /** When the same offers may make something else, as time passes. */
+  readonly reviseAt: number | undefined;
 } {
   const layOut = createLayout(config, spares);
   const buildMembership = createMembershipBuilder();
   return (offers) => {
     const services = [...offers.values()].map(({ service }) => service);
-    const { structure, assignment, placements, routes, unplaced } = layOut(services);
+    const { structure, assignment, placements, routes, unplaced, reviseAt } = layOut(services);
     const { membership, rejected } = buildMembership(offers, placements);
     const placed = placeMembership(membership, structure.portRanges, assignment);
     const serviceOf = new Map([...placements].map(([service, { backend }]) => [backend, service]));
-    return { desired: { structure, membership: placed, routes }, rejected, unplaced, serviceOf };
+    const desired = { structure, membership: placed, routes };
+    return { desired, rejected, unplaced, serviceOf, reviseAt };
   };
 }

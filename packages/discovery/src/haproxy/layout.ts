@@ -8,6 +8,7 @@ import {
   type Placement,
   placementOf,
   placeService,
+  SPARE_REST_MS,
   type Spares,
 } from './ports.ts';
 import { withoutIdleOptions } from './server-options.ts';
@@ -22,26 +23,36 @@ export interface Layout {
   readonly routes: Routes;
   /** Services that are served nowhere, with the reason and what to do about it. */
   readonly unplaced: ReadonlyMap<string, string>;
+  /** When a service without a place may get one: nothing else has to change for it. */
+  readonly reviseAt: number | undefined;
 }
 
 /**
- * Lays services out. Pure but for its memory of which spare serves which service; the same services give the same
- * object again.
+ * Lays services out. Pure but for its memory of which spare serves which service, and since when the others are free;
+ * the same services give the same object again, until it is to be revised.
  * @param previous what an earlier daemon has left (`readSpares`)
  */
 export function createLayout(
   config: HaproxyConfig,
   previous: Spares = noSpares,
+  now: () => number = () => performance.now(),
 ): (services: readonly DiscoveredService[]) => Layout {
   let spares = previous;
   let known: readonly DiscoveredService[] = [];
   let layout: Layout | undefined;
+  // Nobody knows how long ago that was.
+  let freedAt: ReadonlyMap<string, number> = new Map(previous.freed.map((spare) => [spare, now()]));
   return (services) => {
     const isKnown =
       services.length === known.length && services.every((service, index) => service === known[index]);
-    if (layout !== undefined && isKnown) return layout;
+    const at = now();
+    if (layout !== undefined && isKnown && at < (layout.reviseAt ?? Infinity)) return layout;
     known = services;
-    const assignment = assignSpares(config, services, spares);
+    const rested = at - SPARE_REST_MS;
+    const resting = new Set([...freedAt].filter(([, since]) => since > rested).map(([spare]) => spare));
+    const assignment = assignSpares(config, services, spares, resting);
+    const before = freedAt;
+    freedAt = new Map(assignment.spares.freed.map((spare) => [spare, before.get(spare) ?? at]));
     spares = assignment.spares;
     layout = {
       structure: withoutIdleOptions(buildStructure(config, services)),
@@ -49,9 +60,16 @@ export function createLayout(
       placements: findPlacements(config, services, assignment),
       routes: buildRoutes(config, services, assignment),
       unplaced: findUnplaced(config, services, assignment),
+      reviseAt: assignment.isWaiting ? reviseAt(freedAt, at) : undefined,
     };
     return layout;
   };
+}
+
+/** When the first of those that rest now has rested. */
+function reviseAt(freedAt: ReadonlyMap<string, number>, at: number): number {
+  const ends = [...freedAt.values()].map((since) => since + SPARE_REST_MS).filter((end) => end > at);
+  return Math.min(...ends);
 }
 
 function findPlacements(

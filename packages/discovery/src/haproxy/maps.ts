@@ -2,7 +2,15 @@ import path from 'node:path';
 
 import type { DiscoveredService } from '../config/discover.ts';
 import type { HaproxyConfig } from '../config/haproxy.ts';
-import { type Assignment, notesOf, placementOf, placeService, portRangesOf, rangeFrontend } from './ports.ts';
+import {
+  type Assignment,
+  isSpare,
+  notesOf,
+  placementOf,
+  placeService,
+  portRangesOf,
+  rangeFrontend,
+} from './ports.ts';
 import { mapFile } from './structure.ts';
 
 /** What a frontend looks up: a host or a port, and the backend that it leads to. */
@@ -126,6 +134,36 @@ export function planMap(
   for (const [key, value] of safe) if (!present.has(key)) changes.push({ kind: 'add', key, value });
   const steps = [...deletions, ...changes];
   return steps.length > MAX_SINGLE_STEPS ? [{ kind: 'replace', entries: safe }] : steps;
+}
+
+/**
+ * What is left of a running map before servers change: nothing leads any more to a spare that will serve somebody else.
+ * A host that goes from one backend to another keeps the old one until the new one has its servers, unless that is a
+ * spare, which may have another service by then.
+ */
+export function withdrawnMap(
+  running: readonly RunningEntry[],
+  wanted: ReadonlyMap<string, string>,
+): ReadonlyMap<string, string> {
+  const left = new Map<string, string>();
+  const seen = new Set<string>();
+  for (const { key, value } of running) {
+    // Of several entries with one key, HAProxy takes the first.
+    if (seen.has(key)) continue;
+    seen.add(key);
+    const next = wanted.get(key);
+    if (next !== undefined && (next === value || !isSpare(value))) left.set(key, value);
+  }
+  return left;
+}
+
+/** What can be looked up before a reload that has to wait: new ways to spares, which are there already. */
+export function ledMap(
+  running: readonly RunningEntry[],
+  wanted: ReadonlyMap<string, string>,
+): ReadonlyMap<string, string> {
+  const left = withdrawnMap(running, wanted);
+  return new Map([...[...wanted].filter(([, backend]) => isSpare(backend)), ...left]);
 }
 
 /**

@@ -118,22 +118,34 @@ export interface Assignment {
   readonly newcomers: ReadonlySet<string>;
   /** Services that found no spare, with the reason. */
   readonly homeless: ReadonlyMap<string, string>;
+  /** Whether one of them would have found one if none had to rest. */
+  readonly isWaiting: boolean;
 }
+
+/**
+ * How long a spare that has lost its service is given to nobody: a request to that service which waits in a queue, or
+ * is tried again (`timeout queue 5s`, `timeout connect 1s`, `retries 3`), must not be answered by another one.
+ */
+export const SPARE_REST_MS = 5_000;
 
 /**
  * Gives every service of a port range a backend that waits. Whoever has one keeps it; newcomers get one that was never
  * used, or else the one that has been free for the longest, because requests to the last service may still be under
- * way in it. Pure: equal input gives equal output, whatever the order of services.
+ * way in it: never one that loses its service with this very change, nor one that has to rest. Pure: equal input gives
+ * equal output, whatever the order of services.
  */
 export function assignSpares(
   config: Pick<HaproxyConfig, 'portRange'>,
   services: readonly DiscoveredService[],
   previous: Spares,
+  resting: ReadonlySet<string> = new Set(),
 ): Assignment {
   const assigned = new Map<string, string>();
   const newcomers = new Set<string>();
   const homeless = new Map<string, string>();
   const freed: string[] = [];
+  const justFreed = new Set(previous.assigned.values());
+  let isWaiting = false;
   for (const { mode, spares: count } of portRangesOf(config.portRange)) {
     const all = Array.from({ length: count }, (_, index) => spareName(mode, index + 1));
     const places = new Map(
@@ -149,26 +161,30 @@ export function assignSpares(
     }
     const formerlyUsed = new Set([...previous.freed, ...[...previous.assigned.values()].toSorted()]);
     const isFree = (spare: string) => all.includes(spare) && !taken.has(spare);
+    const known = [...formerlyUsed].filter(isFree);
+    const rests = (spare: string) => justFreed.has(spare) || resting.has(spare);
     const free = [
       ...all.filter((spare) => isFree(spare) && !formerlyUsed.has(spare)),
-      ...[...formerlyUsed].filter(isFree),
+      ...known.filter((spare) => !rests(spare)),
     ];
     for (const name of wanted) {
       if (assigned.has(name)) continue;
       const spare = free.shift();
       if (spare === undefined) {
+        isWaiting ||= known.some(rests);
         homeless.set(
           name,
-          `all ${count} spare backends for ${mode} are in use: raise haproxy.port_range.spares`,
+          `all ${count} spare backends for ${mode} are in use, or were a moment ago: raise haproxy.port_range.spares`,
         );
         continue;
       }
       assigned.set(name, spare);
       newcomers.add(name);
     }
-    freed.push(...free.filter((spare) => formerlyUsed.has(spare)));
+    const given = new Set(assigned.values());
+    freed.push(...known.filter((spare) => !given.has(spare)));
   }
-  return { spares: { assigned, freed }, newcomers, homeless };
+  return { spares: { assigned, freed }, newcomers, homeless, isWaiting };
 }
 
 function isIn(place: Place | undefined, mode: Mode): boolean {

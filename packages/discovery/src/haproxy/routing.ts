@@ -8,13 +8,15 @@ import {
   type Ask,
   type ExecutedMap,
   executeMapSteps,
-  type MapStep,
+  ledMap,
   notesIn,
   planMap,
   readMaps,
   renderMap,
   type Routes,
   type RouteTable,
+  type RunningEntry,
+  withdrawnMap,
 } from './maps.ts';
 import { readNotes, type Spares } from './ports.ts';
 import { askWorker, type RunningIdentity } from './runtime.ts';
@@ -27,8 +29,13 @@ export interface Routing {
    * made, too, but never changed: HAProxy takes no text whose map files are missing.
    */
   write(routes: Routes, needed: readonly string[]): Promise<void>;
-  /** Takes away the entries that go: before servers change, so that no entry leads to what serves somebody else. */
+  /**
+   * Takes away the entries that go, and those whose spare may get another service: before servers change, so that no
+   * entry leads to what serves somebody else.
+   */
   withdraw(routes: Routes, worker: Worker): Promise<RoutingOutcome>;
+  /** Adds what leads to spares: after servers have changed, while the rest waits for a reload. */
+  lead(routes: Routes, worker: Worker): Promise<RoutingOutcome>;
   /** Makes the running maps these: after servers have changed, so that a new entry leads to somebody. */
   complete(routes: Routes, worker: Worker): Promise<RoutingOutcome>;
   /**
@@ -120,13 +127,18 @@ class MapKeeper implements Routing {
 
   async withdraw(routes: Routes, worker: Worker): Promise<RoutingOutcome> {
     if (this.#isSettled(routes, worker)) return UNCHANGED;
-    return this.#tell('withdraw', await converge(routes, worker, ({ kind }) => kind === 'delete'));
+    return this.#tell('withdraw', await converge(routes, worker, withdrawnMap));
+  }
+
+  async lead(routes: Routes, worker: Worker): Promise<RoutingOutcome> {
+    if (this.#isSettled(routes, worker)) return UNCHANGED;
+    return this.#tell('lead', await converge(routes, worker, ledMap));
   }
 
   async complete(routes: Routes, worker: Worker): Promise<RoutingOutcome> {
     if (this.#isSettled(routes, worker)) return UNCHANGED;
     const startedAt = this.#now();
-    const outcome = this.#tell('complete', await converge(routes, worker, () => true));
+    const outcome = this.#tell('complete', await converge(routes, worker, (_, wanted) => wanted));
     if (outcome.kind === 'done') this.#settle(routes, worker, startedAt);
     return outcome;
   }
@@ -193,13 +205,16 @@ const UNCHANGED: RoutingOutcome = { kind: 'done', changes: 0 };
 async function converge(
   routes: Routes,
   { ask }: Worker,
-  isMeant: (step: MapStep) => boolean,
+  aimAt: (
+    running: readonly RunningEntry[],
+    wanted: ReadonlyMap<string, string>,
+  ) => ReadonlyMap<string, string>,
 ): Promise<RoutingOutcome> {
   const running = await readMaps(ask, [...routes.keys()]);
   if (running === undefined) return { kind: 'other-worker' };
   let changes = 0;
   for (const [file, entries] of running) {
-    const steps = planMap(entries, wantedOf(routes, file)).filter(isMeant);
+    const steps = planMap(entries, aimAt(entries, wantedOf(routes, file)));
     const executed = await executeMapSteps(ask, file, steps);
     if (executed.kind !== 'done') return executed;
     changes += steps.reduce((sum, step) => sum + (step.kind === 'replace' ? step.entries.size : 1), 0);

@@ -73,8 +73,15 @@ interface Entry {
   readonly complaint: Complaint;
   offer?: Offer;
   text?: string;
+  /** Whether it was as it is to be when it was last looked at. */
+  isKept: boolean;
   /** Before this time it is left alone: its last change is too recent, or has failed. */
   notBefore: number;
+}
+
+/** Whether its file is as the offer wants it, unless somebody else has touched it. */
+function isUpToDate({ isKept, offer: last }: Entry, offer: Offer): boolean {
+  return isKept && last !== undefined && isAlike(last, offer);
 }
 
 class FileOutput implements Output {
@@ -87,6 +94,8 @@ class FileOutput implements Output {
   #listed: ReadonlySet<string> = new Set();
   readonly #manifest: Entry;
   #offers: Offers | undefined;
+  /** Somebody else may have changed any file: all of them are looked at, not only what is new. */
+  #isLookDue = true;
 
   constructor(config: FilesConfig, log: Log) {
     this.#config = config;
@@ -104,7 +113,10 @@ class FileOutput implements Output {
     signal.addEventListener('abort', close, { once: true });
     if (signal.aborted) close();
     const look = () => this.#wake.set(true);
-    const looks = setInterval(look, LOOK_MS);
+    const looks = setInterval(() => {
+      this.#isLookDue = true;
+      look();
+    }, LOOK_MS);
     let soon: NodeJS.Timeout | undefined;
     try {
       await this.#remember();
@@ -125,23 +137,35 @@ class FileOutput implements Output {
     const offers = this.#offers;
     if (offers === undefined) return undefined;
     const waits: number[] = [];
+    const isLook = this.#isLookDue;
+    this.#isLookDue = false;
     const wanted = [...offers].filter(([, { instances }]) => instances !== undefined);
     for (const [service] of wanted) this.#owned.add(service);
-    await this.#attempt(this.#manifest, waits, () => this.#keepManifest());
+    if (isLook || !this.#isListed()) await this.#attempt(this.#manifest, waits, () => this.#keepManifest());
     for (const [service, offer] of wanted) {
       if (signal.aborted || !this.#listed.has(service)) continue;
-      const entry = this.#entries.get(service) ?? this.#entry(`${service}.json`);
-      this.#entries.set(service, entry);
-      await this.#attempt(entry, waits, () => this.#keep(service, entry, offer));
+      const entry = this.#open(service);
+      if (isLook || !isUpToDate(entry, offer))
+        entry.isKept = await this.#attempt(entry, waits, () => this.#keep(service, entry, offer));
     }
+    await this.#removeOthers(offers, waits, signal);
+    return waits.length === 0 ? undefined : Math.min(...waits);
+  }
+
+  /** Deletes the files of services that are gone. */
+  async #removeOthers(offers: Offers, waits: number[], signal: AbortSignal): Promise<void> {
     for (const service of this.#owned) {
       if (signal.aborted || offers.has(service)) continue;
-      const entry = this.#entries.get(service) ?? this.#entry(`${service}.json`);
-      this.#entries.set(service, entry);
-      await this.#attempt(entry, waits, () => this.#remove(service));
+      await this.#attempt(this.#open(service), waits, () => this.#remove(service));
     }
-    if (!signal.aborted) await this.#attempt(this.#manifest, waits, () => this.#keepManifest());
-    return waits.length === 0 ? undefined : Math.min(...waits);
+    if (!signal.aborted && !this.#isListed())
+      await this.#attempt(this.#manifest, waits, () => this.#keepManifest());
+  }
+
+  #open(service: string): Entry {
+    const entry = this.#entries.get(service) ?? this.#entry(`${service}.json`);
+    this.#entries.set(service, entry);
+    return entry;
   }
 
   /** Runs an attempt unless its file has to wait, and says whether it worked. One bad file costs only itself. */
@@ -185,6 +209,10 @@ class FileOutput implements Output {
     this.#log.info({ service }, 'a service is gone, its file is deleted');
   }
 
+  #isListed(): boolean {
+    return this.#owned.size === this.#listed.size && [...this.#owned].every((name) => this.#listed.has(name));
+  }
+
   async #keepManifest(): Promise<void> {
     const services = [...this.#owned].toSorted();
     await this.#manifest.file.keep(`${JSON.stringify({ version: 1, services })}\n`);
@@ -221,6 +249,7 @@ class FileOutput implements Output {
         failed: 'cannot keep the file of a service, trying again',
         over: 'the file of a service is kept again',
       }),
+      isKept: false,
       notBefore: -Infinity,
     };
   }

@@ -47,6 +47,9 @@ class AppliedHaproxy implements HaproxyOutput {
   #build: ReturnType<typeof createDesiredBuilder>;
   /** What is offered and not yet built from: a burst of offers costs as little as two. */
   #offered: Offers | undefined;
+  #lastOffered: Offers | undefined;
+  /** When it is built again from the last offers. */
+  #reviseAt = Infinity;
   #desired: Desired | undefined;
   #rejected: ReadonlyMap<string, readonly Rejection[]> = new Map();
   #unplaced: ReadonlyMap<string, string> = new Map();
@@ -151,10 +154,13 @@ class AppliedHaproxy implements HaproxyOutput {
   }
 
   #take(): Desired | undefined {
-    const offers = this.#offered;
+    const isDue = performance.now() >= this.#reviseAt;
+    const offers = this.#offered ?? (isDue ? this.#lastOffered : undefined);
     if (offers === undefined) return this.#desired;
     this.#offered = undefined;
-    const { desired, rejected, unplaced, serviceOf } = this.#build(offers);
+    this.#lastOffered = offers;
+    const { desired, rejected, unplaced, serviceOf, reviseAt } = this.#build(offers);
+    this.#reviseAt = reviseAt ?? Infinity;
     this.#complainOfUnplaced(unplaced);
     for (const service of offers.keys()) this.#complain(service, rejected.get(service) ?? []);
     this.#rejected = rejected;

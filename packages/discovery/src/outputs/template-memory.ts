@@ -37,7 +37,8 @@ const Stored = z.object({
 
 export function createTemplateMemory(stateDir: string, target: string, log: Log): TemplateMemoryStore {
   const file = path.join(stateDir, `template-${markOf(path.resolve(target)).slice(0, 16)}.json`);
-  let saved: string | undefined;
+  const encode = createEncoder();
+  let saved: TemplateMemory | undefined;
   return {
     async load() {
       try {
@@ -50,23 +51,34 @@ export function createTemplateMemory(stateDir: string, target: string, log: Log)
       }
     },
     async save({ loaded, known }) {
-      const services = [...known].toSorted(([a], [b]) => (a < b ? -1 : 1));
-      const stored: z.output<typeof Stored> = {
-        version: 1,
-        target,
-        loaded: loaded ?? null,
-        known: Object.fromEntries(services.map(([name, all]) => [name, all.map(encodeNerveRecord)])),
-      };
-      const text = `${JSON.stringify(stored)}\n`;
-      if (text === saved) return;
+      if (saved !== undefined && saved.loaded === loaded && isSame(saved.known, known)) return;
       try {
-        await writeFileAtomic(file, text, { mode: 0o640 });
-        saved = text;
+        const head = JSON.stringify({ version: 1, target, loaded: loaded ?? null });
+        await writeFileAtomic(file, `${head.slice(0, -1)},"known":{${encode(known)}}}\n`, { mode: 0o640 });
+        saved = { loaded, known };
       } catch (error) {
         log.warn({ file, err: messageOf(error) }, 'cannot save what is known of the last reload');
       }
     },
   };
+}
+
+function isSame(a: TemplateMemory['known'], b: TemplateMemory['known']): boolean {
+  return a.size === b.size && [...b].every(([service, instances]) => a.get(service) === instances);
+}
+
+/** What the file says of every service. Only the text of those that have other instances than last time is new. */
+function createEncoder(): (known: TemplateMemory['known']) => string {
+  const texts = new WeakMap<readonly Instance[], string>();
+  return (known) =>
+    [...known]
+      .toSorted(([a], [b]) => (a < b ? -1 : 1))
+      .map(([service, instances]) => {
+        const text = texts.get(instances) ?? JSON.stringify(instances.map(encodeNerveRecord));
+        texts.set(instances, text);
+        return `${JSON.stringify(service)}:${text}`;
+      })
+      .join(',');
 }
 
 /** Equal for equal texts, and for no others. */
