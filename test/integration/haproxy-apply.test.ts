@@ -9,10 +9,11 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { after, before, describe, test } from 'node:test';
 
-import { checkConfig } from '@tandem/discovery';
+import { checkConfig, readRunning } from '@tandem/discovery';
 import { findQuiet } from '@tandem/discovery/testing';
 
 import {
+  BINARY,
   createHaproxyWorld,
   eventually,
   freePort,
@@ -270,6 +271,39 @@ function collidingNames(portOfFirst: number, portOfSecond: number): [string, str
   }
 }
 
+test('who has left gets no requests any more, also of clients that stick to it', { timeout }, async () => {
+  const world = await createHaproxyWorld();
+  try {
+    const port = await freePort();
+    const backend = ['stick-table type ip size 1k expire 30m', 'stick on src'];
+    const origins = new Map([a, b].map((origin) => [String(origin.port), origin]));
+    const all = [a.instance('a'), b.instance('b')];
+    world.registry.say('/services/web', all);
+    const daemon = world.start([service('web', `127.0.0.1:${port}`, { backend })]);
+    await world.becomes('web', ['a', 'b']);
+    const first = await ask(port);
+    assert.equal(await ask(port), first);
+    const name = origins.get(first) === a ? 'a' : 'b';
+    const rest = all.filter((instance) => instance.name !== name);
+    const states = async () =>
+      (await readRunning(world.config.runtimeSocket)).backends.get('web')?.map(({ state }) => state);
+    world.registry.say('/services/web', rest);
+    await eventually(async () => assert.deepEqual((await states())?.toSorted(), ['maint', 'ready']));
+    assert.notEqual(await ask(port), first);
+    world.registry.say('/services/web', all);
+    await world.becomes('web', ['a', 'b']);
+    // The same for who is held.
+    const stuck = await ask(port);
+    await daemon.discovery.hold('web', origins.get(stuck) === a ? 'a' : 'b', 'drain');
+    await eventually(async () => assert.deepEqual((await states())?.toSorted(), ['maint', 'ready']));
+    assert.notEqual(await ask(port), stuck);
+    const { services } = daemon.discovery.state();
+    assert.ok(services[0]?.instances.some(({ held }) => held === 'drain'));
+  } finally {
+    await world.end();
+  }
+});
+
 describe('structure', () => {
   scenario('a changed definition reloads once, with its reason, and keeps the servers', async (world) => {
     const { daemon, web, port } = await serving(world, [a.instance('a'), b.instance('b')]);
@@ -452,7 +486,7 @@ describe('structure', () => {
 describe('membership that only a reload can bring about', () => {
   scenario('more tombstones than are kept', async (world) => {
     const { say } = await serving(world);
-    const crowd = Array.from({ length: 201 }, (_, index) => ({
+    const crowd = Array.from({ length: 1_001 }, (_, index) => ({
       name: `i${index}`,
       host: '127.0.0.1',
       port: 9,
@@ -470,6 +504,33 @@ describe('membership that only a reload can bring about', () => {
     await world.becomes('web', ['a']);
     const [state = ''] = await world.operate('show servers state web');
     assert.doesNotMatch(state, / i\d/);
+  });
+
+  test('a reload that never comes keeps no server that has left', { timeout }, async () => {
+    const world = await createHaproxyWorld({ mode: 'external', reload: { command: ['/bin/false'] } });
+    const { configFile } = world.config;
+    const port = await freePort();
+    try {
+      world.registry.say('/services/web', [a.instance('a'), b.instance('b')]);
+      world.start([service('web', `127.0.0.1:${port}`, { backend: ['balance static-rr'] })]);
+      await eventually(async () => assert.equal((await world.serversInFile('web')).length, 2));
+      const haproxy = spawn(BINARY, ['-W', '-db', '-f', configFile], { stdio: 'ignore' });
+      haproxy.unref();
+      await world.becomes('web', ['a', 'b']);
+      world.registry.say('/services/web', [a.instance('a'), c.instance('c')]);
+      await eventually(async () =>
+        assert.deepEqual(
+          (await world.servers('web')).map((server) => server.split('_')[0]),
+          ['a'],
+        ),
+      );
+      world.registry.say('/services/web', [c.instance('c')]);
+      await sleep(500);
+      // Better than nobody.
+      assert.equal(await ask(port), String(a.port));
+    } finally {
+      await world.end();
+    }
   });
 
   scenario('a server that somebody sent elsewhere', async (world) => {

@@ -494,15 +494,42 @@ describe('a HAProxy that is followed', () => {
       { section: { server_options: 'check', gate: { first_check: '700ms' } } },
     ));
 
-  test('keeps who was drained as a tombstone up to 2.8, and takes it back', () =>
+  test('keeps who was drained as a tombstone up to 2.8, in maintenance once it is quiet, and takes it back', () =>
     following('2.8.0', async ({ apply, settle, haproxy, heard }) => {
-      await apply([record('a'), record('b')]);
+      await apply([record('a'), record('b'), record('c')]);
+      haproxy.server('web', 'c_10.0.0.1:80').sessions = 1;
       await apply([record('a')]);
-      await settle();
-      assert.deepEqual(haproxy.servers('web'), [line('a', 'ready'), line('b', 'drain')]);
+      await eventually(async () => {
+        await settle();
+        assert.deepEqual(haproxy.servers('web'), [
+          line('a', 'ready'),
+          line('b', 'maint'),
+          line('c', 'drain'),
+        ]);
+      });
       heard.length = 0;
       await apply([record('a'), record('b')]);
       assert.deepEqual(heard, ['prompt\nshow info\nset server web/b_10.0.0.1:80 state ready\nquit\n']);
+    }));
+
+  test('who is held to drain is in maintenance once it is quiet, and has traffic again when it is released', () =>
+    following('2.6.12', async ({ apply, settle, look, haproxy }) => {
+      const held = new Map([[instanceId(record('a')), 'drain' as const]]);
+      await apply([record('a'), record('b')]);
+      haproxy.server('web', 'a_10.0.0.1:80').sessions = 1;
+      await apply([record('a'), record('b')], held);
+      await settle();
+      assert.deepEqual(haproxy.servers('web'), [line('a', 'drain'), line('b', 'ready')]);
+      haproxy.server('web', 'a_10.0.0.1:80').sessions = 0;
+      await eventually(async () => {
+        await settle();
+        assert.deepEqual(haproxy.servers('web'), [line('a', 'maint'), line('b', 'ready')]);
+      });
+      await apply([record('a'), record('b')], held);
+      assert.deepEqual(haproxy.servers('web'), [line('a', 'maint'), line('b', 'ready')]);
+      assert.equal(await look(), 'as-left');
+      await apply([record('a'), record('b')]);
+      assert.deepEqual(haproxy.servers('web'), [line('a', 'ready'), line('b', 'ready')]);
     }));
 
   for (const version of ['3.0.11', '3.2.26']) {
@@ -548,5 +575,22 @@ describe('a HAProxy that is followed', () => {
         assert.deepEqual([served(), reloads()], [['a', 'b', 'c', 'd'], 2]);
       },
       { section: { server_options: 'cookie x', backend: ['cookie SRV insert'] } },
+    ));
+
+  test('loses who leaves also while the reload that newcomers need is still to come', () =>
+    following(
+      '2.6.12',
+      async ({ apply, haproxy, reloads }) => {
+        await apply([record('a'), record('b')]);
+        assert.equal(reloads(), 1);
+        assert.equal((await apply([record('a'), record('c')])).kind, 'later');
+        assert.deepEqual(haproxy.servers('web'), [line('a', 'ready'), line('b', 'drain')]);
+        // Nobody is left to serve before the reload.
+        assert.equal((await apply([record('c')])).kind, 'later');
+        assert.deepEqual(haproxy.servers('web'), [line('a', 'ready'), line('b', 'drain')]);
+        // What is still to be done is not forgotten.
+        assert.equal((await apply([record('c')])).kind, 'later');
+      },
+      { section: { backend: ['balance static-rr'] } },
     ));
 });

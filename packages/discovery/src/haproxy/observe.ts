@@ -61,12 +61,15 @@ export function createObserver({ runtimeSocket, foreignHolds }: HaproxyConfig, w
         const passed = await askState(runtimeSocket, gated, parsePassed, signal);
         isDue = view.release((backend, name) => passed.get(backend)?.has(name) === true, now);
       }
-      if (now < nextSampleAt || !abilitiesOf(view.identity.version).deletesDrained) return isDue;
+      if (now < nextSampleAt) return isDue;
       nextSampleAt = now + SAMPLE_INTERVAL_MS;
-      const leaving = view.leaving(membership);
-      if (leaving.size === 0) return isDue;
+      const { deletesDrained } = abilitiesOf(view.identity.version);
+      const leaving = view.leaving(membership, deletesDrained);
+      const startedAt = performance.now();
       const quiet = await findQuiet(runtimeSocket, [...leaving.keys()], signal);
-      return view.sample(leaving, (backend, name) => quiet.get(backend)?.has(name) === true) || isDue;
+      const askedAt = performance.now();
+      nextSampleAt = askedAt + Math.max(SAMPLE_INTERVAL_MS, READING_SHARE * (askedAt - startedAt));
+      return view.sample(leaving, (backend, name) => quiet.get(backend)?.has(name) === true, now) || isDue;
     },
   };
 }
@@ -77,6 +80,7 @@ export async function findQuiet(
   backends: readonly string[],
   signal?: AbortSignal,
 ): Promise<ReadonlyMap<string, ReadonlySet<string>>> {
+  if (backends.length === 0) return new Map();
   const numbers = await askState(socket, backends, parseNumber, signal);
   // By its name HAProxy would take the frontend of the same name, which has no servers (seen on 2.6).
   const questions = backends.map((backend) => `show stat ${numbers.get(backend) ?? backend} 4 -1`);

@@ -1,13 +1,18 @@
 import type { HoldKind } from '../output.ts';
-import type { Membership, ReportedServer } from './membership.ts';
+import type { Membership, ReportedServer, ServerState } from './membership.ts';
 import { addressOf, type Circumstances, type Plan, type RunningBackends, type Step } from './plan.ts';
 import type { Running, RunningIdentity } from './runtime.ts';
 
 /** Servers that somebody else holds, by backend and name. */
 export type ForeignHolds = ReadonlyMap<string, ReadonlyMap<string, HoldKind>>;
 
-/** Looks that a drained server has to be without sessions before it may be deleted. */
+/** Looks that a drained server has to be without sessions before its drain is over. */
 const QUIET_SAMPLES = 2;
+/**
+ * A drain ends after this time in any case: clients that stick to a server would otherwise keep it for ever. What has
+ * begun may still finish, unless the owner of the service wants it cut (`on-marked-down shutdown-sessions`).
+ */
+const DRAIN_DEADLINE_MS = 30_000;
 
 /**
  * What one worker of HAProxy is known to have: read once, then kept in step by exact answers alone, until there is a
@@ -25,6 +30,9 @@ export class RunningView {
   >();
   /** How often in a row a server out of rotation was found without sessions. */
   readonly #samples = new Map<string, number>();
+  /** When a server was first found in drain. */
+  readonly #drainedAt = new Map<string, number>();
+  readonly #overdue = new Set<string>();
   readonly #left = new Map<string, Map<string, HoldKind>>();
   #isInDoubt = false;
 
@@ -101,6 +109,7 @@ export class RunningView {
       waiting: new Set(this.#waiting.keys()),
       left: new Set(left),
       quiet: new Set(quiet.map(([address]) => address)),
+      overdue: this.#overdue,
       isSettled: (backend, _present, wanted) => this.#settled.get(backend) === wanted,
     };
   }
@@ -113,12 +122,18 @@ export class RunningView {
         .flatMap((step) => this.#stillThere(backend, step));
       this.#backends.set(backend, kept.length === 0 ? outcome : [...outcome, ...kept]);
       const members = wanted.get(backend);
-      if (members !== undefined) this.#settled.set(backend, members);
+      if (members !== undefined && !plan.unfinished.has(backend)) this.#settled.set(backend, members);
+      else this.#settled.delete(backend);
       this.#forgetHoldsBeside(backend, members ?? []);
     }
-    for (const step of plan.steps)
-      if (step.kind === 'delete' || step.kind === 'ready')
-        this.#samples.delete(addressOf(step.backend, step.server));
+    for (const step of plan.steps) {
+      if (step.kind !== 'delete' && step.kind !== 'ready' && step.kind !== 'maint') continue;
+      const address = addressOf(step.backend, step.server);
+      // Whoever is in maintenance has to be quiet once more before it is deleted: nothing may end there meanwhile.
+      this.#samples.delete(address);
+      this.#drainedAt.delete(address);
+      this.#overdue.delete(address);
+    }
   }
 
   #stillThere(backend: string, step: Step): ReportedServer[] {
@@ -158,36 +173,49 @@ export class RunningView {
     return isAny;
   }
 
-  /** The backends with servers that have no place in the catalog and are out of rotation. */
-  leaving(wanted: Membership): ReadonlyMap<string, readonly string[]> {
-    const leaving = new Map<string, readonly string[]>();
+  /**
+   * By backend, the servers that wait for the end of their sessions: who is in drain and has no place in the catalog
+   * or is held so, and who is in maintenance and may be deleted.
+   */
+  leaving(wanted: Membership, deletesDrained: boolean): ReadonlyMap<string, readonly ReportedServer[]> {
+    const leaving = new Map<string, readonly ReportedServer[]>();
     for (const [backend, members] of wanted) {
       const present = this.#backends.get(backend);
-      if (present === undefined || present === members) continue;
-      const names = new Set<string>(members.map(({ name }) => name));
-      const gone = present.filter(({ name, state }) => state !== 'ready' && !names.has(name));
-      if (gone.length > 0)
-        leaving.set(
-          backend,
-          gone.map(({ name }) => name),
-        );
+      if (present === undefined || present.every(({ state }) => state === 'ready')) continue;
+      const states = new Map<string, ServerState>(members.map(({ name, state }) => [name, state]));
+      const going = present.filter(({ name, state }) => {
+        const wish = states.get(name) ?? 'gone';
+        if (state === 'drain') return wish === 'gone' || wish === 'drain';
+        return state === 'maint' && wish === 'gone' && deletesDrained;
+      });
+      if (going.length > 0) leaving.set(backend, going);
     }
     return leaving;
   }
 
-  /** Counts who was found without sessions, in a row. Says whether somebody may be deleted now. */
+  /** Counts who was found without sessions, in a row. Says whether something may be done with one of them now. */
   sample(
-    leaving: ReadonlyMap<string, readonly string[]>,
+    leaving: ReadonlyMap<string, readonly ReportedServer[]>,
     isQuiet: (backend: string, name: string) => boolean,
+    now: number,
   ): boolean {
-    const before = new Map(this.#samples);
+    const samples = new Map(this.#samples);
+    const drainedAt = new Map(this.#drainedAt);
     this.#samples.clear();
+    this.#drainedAt.clear();
+    this.#overdue.clear();
     let isAny = false;
-    for (const [backend, names] of leaving) {
-      for (const name of names.filter((name) => isQuiet(backend, name))) {
-        const count = (before.get(addressOf(backend, name)) ?? 0) + 1;
-        this.#samples.set(addressOf(backend, name), count);
-        if (count < QUIET_SAMPLES) continue;
+    for (const [backend, servers] of leaving) {
+      for (const { name, state } of servers) {
+        const address = addressOf(backend, name);
+        const count = isQuiet(backend, name) ? (samples.get(address) ?? 0) + 1 : 0;
+        if (count > 0) this.#samples.set(address, count);
+        if (state === 'drain') {
+          const since = drainedAt.get(address) ?? now;
+          this.#drainedAt.set(address, since);
+          if (now - since >= DRAIN_DEADLINE_MS) this.#overdue.add(address);
+        }
+        if (count < QUIET_SAMPLES && !this.#overdue.has(address)) continue;
         this.#settled.delete(backend);
         isAny = true;
       }
