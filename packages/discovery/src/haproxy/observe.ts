@@ -2,12 +2,20 @@ import { TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import type { Membership } from './membership.ts';
-import type { RunningBackends } from './plan.ts';
+import { addressOf, hasAgent, type RunningBackends } from './plan.ts';
 import type { RunningView } from './running-view.ts';
 import { converse, type Running, type RunningIdentity } from './runtime.ts';
 import { parseNumber, parsePassed, parseQuiet } from './server-state.ts';
+import type { Structure } from './structure.ts';
 import { abilitiesOf } from './versions.ts';
 import type { Workers } from './workers.ts';
+
+/** What a running HAProxy was left with. */
+export interface Kept {
+  /** Undefined while nothing has been brought about. */
+  readonly structure: Structure | undefined;
+  readonly membership: Membership;
+}
 
 /** Finds out what happens in a running HAProxy by itself, or by other hands. */
 export interface Observer {
@@ -19,7 +27,7 @@ export interface Observer {
    * Reads everything anew into the view. Says whether something is not as it was left. Rejects with
    * `HAPROXY_UNREACHABLE` when another worker answers.
    */
-  compare(view: RunningView, membership: Membership, signal: AbortSignal): Promise<boolean>;
+  compare(view: RunningView, kept: Kept, signal: AbortSignal): Promise<boolean>;
   /**
    * Asks after servers that wait for something: a first check, or the end of their sessions. Says whether there is
    * something to do for one of them now.
@@ -47,11 +55,12 @@ export function createObserver({ runtimeSocket, foreignHolds }: HaproxyConfig, w
   return {
     read,
     isCompareDue: () => performance.now() >= nextReadingAt,
-    async compare(view, membership, signal) {
+    async compare(view, { structure, membership }, signal) {
       const { backends, ...identity } = await read(view.expected(membership), signal);
       if (!isSameWorker(identity, view.identity))
         throw new TandemError('HAPROXY_UNREACHABLE', 'another worker has taken over');
-      return view.learn(backends, membership, foreignHolds === 'respect');
+      const agents = agentsOf(structure, membership);
+      return view.learn(backends, membership, { respectsHolds: foreignHolds === 'respect', agents });
     },
     async tend(view, membership, signal) {
       const now = performance.now();
@@ -72,6 +81,15 @@ export function createObserver({ runtimeSocket, foreignHolds }: HaproxyConfig, w
       return view.sample(leaving, (backend, name) => quiet.get(backend)?.has(name) === true, now) || isDue;
     },
   };
+}
+
+/** The members with an agent, as `BACKEND/SERVER`. */
+function agentsOf(structure: Structure | undefined, membership: Membership): ReadonlySet<string> {
+  const agents = new Set<string>();
+  for (const proxy of structure?.proxies ?? [])
+    for (const server of membership.get(proxy.name) ?? [])
+      if (hasAgent(proxy, server)) agents.add(addressOf(proxy.name, server.name));
+  return agents;
 }
 
 /** By backend, its servers without a session or a waiting request. */

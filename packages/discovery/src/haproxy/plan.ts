@@ -127,6 +127,11 @@ export function isGated(proxy: Proxy, server: Server): boolean {
   );
 }
 
+/** Whether an agent beside the server has its say about its weight, and whether it serves. */
+export function hasAgent(proxy: Proxy, server: Server): boolean {
+  return checksOf(`${proxy.serverOptions} ${server.options}`).includes('agent');
+}
+
 interface BackendPlan {
   readonly gains: readonly Step[];
   readonly losses: readonly Step[];
@@ -286,13 +291,14 @@ function planMember(
   const { state, isToCome } = stateOfMember(backend, found, server, circumstances);
   const turn: Step[] = state === found.state ? [] : [{ kind: state, backend, server: server.name }];
   if (found.weight === server.weight) return { steps: turn, member: inState(server, state), isToCome };
+  const asFound = { ...server, weight: found.weight, state };
+  if (hasAgent(proxy, server)) return { steps: turn, member: asFound, isToCome };
   const line = staticLine(proxy);
   if (line === undefined) {
     const weigh: Step = { kind: 'weight', backend, server: server.name, weight: server.weight };
     return { steps: [weigh, ...turn], member: inState(server, state), isToCome };
   }
-  const member = { ...server, weight: found.weight, state };
-  return { steps: turn, member, isToCome, reason: { kind: 'backend-not-dynamic', backend, line } };
+  return { steps: turn, member: asFound, isToCome, reason: { kind: 'backend-not-dynamic', backend, line } };
 }
 
 /** What a member that is there becomes now. */

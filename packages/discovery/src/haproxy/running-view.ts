@@ -1,7 +1,17 @@
 import type { HoldKind } from '../output.ts';
-import type { Membership, ReportedServer, ServerState } from './membership.ts';
-import { addressOf, type Circumstances, type Plan, type RunningBackends, type Step } from './plan.ts';
+import type { Membership, ReportedServer, Server, ServerState } from './membership.ts';
+import {
+  addressOf,
+  type Circumstances,
+  isGated,
+  type Plan,
+  type RunningBackends,
+  type Step,
+} from './plan.ts';
 import type { Running, RunningIdentity } from './runtime.ts';
+import type { Structure } from './structure.ts';
+
+type Readings = Readonly<Record<'before' | 'now' | 'wanted', readonly ReportedServer[]>>;
 
 /** Servers that somebody else holds, by backend and name. */
 export type ForeignHolds = ReadonlyMap<string, ReadonlyMap<string, HoldKind>>;
@@ -13,6 +23,14 @@ const QUIET_SAMPLES = 2;
  * begun may still finish, unless the owner of the service wants it cut (`on-marked-down shutdown-sessions`).
  */
 const DRAIN_DEADLINE_MS = 30_000;
+
+/** By whom a member may be taken out of rotation beside the catalog. */
+export interface Authorities {
+  /** Whether the will of others is respected. */
+  readonly respectsHolds: boolean;
+  /** The servers, as `BACKEND/SERVER`, about whose weight and state an agent has its say. */
+  readonly agents: ReadonlySet<string>;
+}
 
 /**
  * What one worker of HAProxy is known to have: read once, then kept in step by exact answers alone, until there is a
@@ -34,6 +52,8 @@ export class RunningView {
   readonly #drainedAt = new Map<string, number>();
   readonly #overdue = new Set<string>();
   readonly #left = new Map<string, Map<string, HoldKind>>();
+  /** Out of rotation because their agent wants it so. */
+  readonly #byAgent = new Set<string>();
   #isInDoubt = false;
 
   constructor({ backends, ...identity }: Running) {
@@ -64,36 +84,80 @@ export class RunningView {
   }
 
   /**
-   * Takes over a new reading of the same worker. Says whether something is not as it was left. With
-   * `respectsHolds`, a member that had been left in rotation and is not any more is somebody's will.
+   * Takes over a new reading of the same worker. Says whether something is not as it was left, but by an agent, whose
+   * business it is. With `respectsHolds`, a member that had been left in rotation and is not any more is somebody's
+   * will.
    */
-  learn(backends: RunningBackends, wanted: Membership, respectsHolds: boolean): boolean {
+  learn(backends: RunningBackends, wanted: Membership, authorities: Authorities): boolean {
     let isChanged = false;
     for (const backend of new Set([...this.#backends.keys(), ...backends.keys()])) {
       const before = this.#backends.get(backend) ?? [];
       const now = backends.get(backend) ?? [];
       if (before === now) continue;
-      if (respectsHolds) this.#noticeHolds(backend, { before, now, wanted: wanted.get(backend) ?? [] });
+      const readings = { before, now, wanted: wanted.get(backend) ?? [] };
+      this.#noticeAgents(backend, readings, authorities.agents);
+      if (authorities.respectsHolds) this.#noticeHolds(backend, readings, authorities.agents);
       this.#backends.set(backend, now);
       this.#settled.delete(backend);
-      isChanged ||= wanted.has(backend);
+      isChanged ||= wanted.has(backend) && !this.#isAgentsWork(backend, readings, authorities.agents);
     }
     this.#isInDoubt = false;
     return isChanged;
   }
 
-  #noticeHolds(
-    backend: string,
-    { before, now, wanted }: Readonly<Record<'before' | 'now' | 'wanted', readonly ReportedServer[]>>,
-  ): void {
+  #noticeAgents(backend: string, { before, now, wanted }: Readings, agents: ReadonlySet<string>): void {
+    if (agents.size === 0) return;
+    const served = new Set(before.filter(({ state }) => state === 'ready').map(({ name }) => name));
+    const members = new Set(wanted.filter(({ state }) => state === 'ready').map(({ name }) => name));
+    for (const { name, state } of now) {
+      const address = addressOf(backend, name);
+      const isOut = state !== 'ready' && members.has(name) && agents.has(address);
+      if (!isOut) this.#byAgent.delete(address);
+      else if (served.has(name)) this.#byAgent.add(address);
+    }
+  }
+
+  /** Whether two readings differ in nothing but what agents have a say about. */
+  #isAgentsWork(backend: string, { before, now }: Readings, agents: ReadonlySet<string>): boolean {
+    if (agents.size === 0 || before.length !== now.length) return false;
+    const known = new Map(before.map((server) => [server.name, server]));
+    return now.every((server) => {
+      const was = known.get(server.name);
+      if (was === undefined || was.id !== server.id) return false;
+      if (was.address !== server.address || was.port !== server.port) return false;
+      const address = addressOf(backend, server.name);
+      if (!agents.has(address)) return was.weight === server.weight && was.state === server.state;
+      return was.state === server.state || server.state === 'ready' || this.#byAgent.has(address);
+    });
+  }
+
+  #noticeHolds(backend: string, { before, now, wanted }: Readings, agents: ReadonlySet<string>): void {
     const served = new Set(before.filter(({ state }) => state === 'ready').map(({ name }) => name));
     const members = new Set(wanted.filter(({ state }) => state === 'ready').map(({ name }) => name));
     const held = this.#left.get(backend) ?? new Map<string, HoldKind>();
     const holds = now.flatMap(({ name, state }): [string, HoldKind][] =>
-      state !== 'ready' && members.has(name) && (served.has(name) || held.has(name)) ? [[name, state]] : [],
+      state !== 'ready' &&
+      members.has(name) &&
+      !agents.has(addressOf(backend, name)) &&
+      (served.has(name) || held.has(name))
+        ? [[name, state]]
+        : [],
     );
     if (holds.length > 0) this.#left.set(backend, new Map(holds));
     else this.#left.delete(backend);
+  }
+
+  /** Takes over whom somebody else has held in a worker before this one, as far as they are out of rotation here, too. */
+  inherit(holds: ForeignHolds, wanted: Membership): void {
+    for (const [backend, held] of holds) {
+      const members = new Set<string>(
+        wanted.get(backend)?.flatMap(({ name, state }) => (state === 'ready' ? [name] : [])),
+      );
+      const still = (this.#backends.get(backend) ?? []).flatMap(({ name, state }): [string, HoldKind][] =>
+        state !== 'ready' && held.has(name) && members.has(name) ? [[name, state]] : [],
+      );
+      if (still.length > 0) this.#left.set(backend, new Map(still));
+    }
   }
 
   get foreignHolds(): ForeignHolds {
@@ -107,7 +171,7 @@ export class RunningView {
     const quiet = [...this.#samples].filter(([, count]) => count >= QUIET_SAMPLES);
     return {
       waiting: new Set(this.#waiting.keys()),
-      left: new Set(left),
+      left: new Set([...left, ...this.#byAgent]),
       quiet: new Set(quiet.map(([address]) => address)),
       overdue: this.#overdue,
       isSettled: (backend, _present, wanted) => this.#settled.get(backend) === wanted,
@@ -159,6 +223,20 @@ export class RunningView {
 
   get waitingBackends(): ReadonlySet<string> {
     return new Set([...this.#waiting.values()].map(({ backend }) => backend));
+  }
+
+  /** Those members wait again that were waiting in this worker before it was seen with these eyes. */
+  waitAgain(structure: Structure, wanted: Membership, now: number): void {
+    for (const proxy of structure.proxies) {
+      if (proxy.firstCheckMs === undefined) continue;
+      const members = new Map<string, Server>(wanted.get(proxy.name)?.map((server) => [server.name, server]));
+      for (const { name, state } of this.#backends.get(proxy.name) ?? []) {
+        const server = members.get(name);
+        const isFree = server?.state === 'ready' && this.#left.get(proxy.name)?.has(name) !== true;
+        if (state === 'maint' && isFree && isGated(proxy, server))
+          this.wait(proxy.name, name, now + proxy.firstCheckMs);
+      }
+    }
   }
 
   /** Lets those go whose check has passed or whose time is over. Says whether there are any. */

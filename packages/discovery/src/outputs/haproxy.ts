@@ -5,6 +5,7 @@ import { createLatest, type Latest, type Log, messageOf, type Rejection } from '
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import { type Applier, createApplier } from '../haproxy/apply.ts';
 import { createDesiredBuilder, type Desired } from '../haproxy/desired.ts';
+import { createForeignHoldsStore } from '../haproxy/foreign-holds-store.ts';
 import { keepApplied } from '../haproxy/keep-applied.ts';
 import { createHaproxyProcess, type HaproxyProcess } from '../haproxy/process.ts';
 import { readSpares } from '../haproxy/routing.ts';
@@ -54,7 +55,8 @@ class AppliedHaproxy implements HaproxyOutput {
     this.#log = log;
     this.#process = createHaproxyProcess(config, { log, onExit: () => this.#wake.set(true) });
     const store = createStructureStore(path.join(stateDir, 'structure.json'), log);
-    this.#applier = createApplier({ config, process: this.#process, store, log });
+    const foreignHolds = createForeignHoldsStore(path.join(stateDir, 'foreign-holds.json'), log);
+    this.#applier = createApplier({ config, process: this.#process, store, foreignHolds, log });
     this.#build = createDesiredBuilder(config);
   }
 
