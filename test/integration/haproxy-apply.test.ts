@@ -9,10 +9,11 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { after, before, describe, test } from 'node:test';
 
-import { checkConfig } from '@tandem/discovery';
+import { checkConfig, readRunning } from '@tandem/discovery';
 import { findQuiet } from '@tandem/discovery/testing';
 
 import {
+  BINARY,
   createHaproxyWorld,
   eventually,
   freePort,
@@ -270,6 +271,39 @@ function collidingNames(portOfFirst: number, portOfSecond: number): [string, str
   }
 }
 
+test('who has left gets no requests any more, also of clients that stick to it', { timeout }, async () => {
+  const world = await createHaproxyWorld();
+  try {
+    const port = await freePort();
+    const backend = ['stick-table type ip size 1k expire 30m', 'stick on src'];
+    const origins = new Map([a, b].map((origin) => [String(origin.port), origin]));
+    const all = [a.instance('a'), b.instance('b')];
+    world.registry.say('/services/web', all);
+    const daemon = world.start([service('web', `127.0.0.1:${port}`, { backend })]);
+    await world.becomes('web', ['a', 'b']);
+    const first = await ask(port);
+    assert.equal(await ask(port), first);
+    const name = origins.get(first) === a ? 'a' : 'b';
+    const rest = all.filter((instance) => instance.name !== name);
+    const states = async () =>
+      (await readRunning(world.config.runtimeSocket)).backends.get('web')?.map(({ state }) => state);
+    world.registry.say('/services/web', rest);
+    await eventually(async () => assert.deepEqual((await states())?.toSorted(), ['maint', 'ready']));
+    assert.notEqual(await ask(port), first);
+    world.registry.say('/services/web', all);
+    await world.becomes('web', ['a', 'b']);
+    // The same for who is held.
+    const stuck = await ask(port);
+    await daemon.discovery.hold('web', origins.get(stuck) === a ? 'a' : 'b', 'drain');
+    await eventually(async () => assert.deepEqual((await states())?.toSorted(), ['maint', 'ready']));
+    assert.notEqual(await ask(port), stuck);
+    const { services } = daemon.discovery.state();
+    assert.ok(services[0]?.instances.some(({ held }) => held === 'drain'));
+  } finally {
+    await world.end();
+  }
+});
+
 describe('structure', () => {
   scenario('a changed definition reloads once, with its reason, and keeps the servers', async (world) => {
     const { daemon, web, port } = await serving(world, [a.instance('a'), b.instance('b')]);
@@ -452,7 +486,7 @@ describe('structure', () => {
 describe('membership that only a reload can bring about', () => {
   scenario('more tombstones than are kept', async (world) => {
     const { say } = await serving(world);
-    const crowd = Array.from({ length: 201 }, (_, index) => ({
+    const crowd = Array.from({ length: 1_001 }, (_, index) => ({
       name: `i${index}`,
       host: '127.0.0.1',
       port: 9,
@@ -470,6 +504,33 @@ describe('membership that only a reload can bring about', () => {
     await world.becomes('web', ['a']);
     const [state = ''] = await world.operate('show servers state web');
     assert.doesNotMatch(state, / i\d/);
+  });
+
+  test('a reload that never comes keeps no server that has left', { timeout }, async () => {
+    const world = await createHaproxyWorld({ mode: 'external', reload: { command: ['/bin/false'] } });
+    const { configFile } = world.config;
+    const port = await freePort();
+    try {
+      world.registry.say('/services/web', [a.instance('a'), b.instance('b')]);
+      world.start([service('web', `127.0.0.1:${port}`, { backend: ['balance static-rr'] })]);
+      await eventually(async () => assert.equal((await world.serversInFile('web')).length, 2));
+      const haproxy = spawn(BINARY, ['-W', '-db', '-f', configFile], { stdio: 'ignore' });
+      haproxy.unref();
+      await world.becomes('web', ['a', 'b']);
+      world.registry.say('/services/web', [a.instance('a'), c.instance('c')]);
+      await eventually(async () =>
+        assert.deepEqual(
+          (await world.servers('web')).map((server) => server.split('_')[0]),
+          ['a'],
+        ),
+      );
+      world.registry.say('/services/web', [c.instance('c')]);
+      await sleep(500);
+      // Better than nobody.
+      assert.equal(await ask(port), String(a.port));
+    } finally {
+      await world.end();
+    }
   });
 
   scenario('a server that somebody sent elsewhere', async (world) => {
@@ -738,6 +799,106 @@ describe('what somebody else does', () => {
     },
     { foreign_holds: 'respect' },
   );
+});
+
+describe('out of rotation', () => {
+  const stateOf = async (world: HaproxyWorld, name: string) =>
+    (await readRunning(world.config.runtimeSocket)).backends
+      .get('web')
+      ?.find((server) => server.name.startsWith(`${name}_`))?.state;
+
+  test('what somebody else holds stays so over a reload, a crash and a new daemon', { timeout }, async () => {
+    const world = await createHaproxyWorld({ foreign_holds: 'respect' });
+    try {
+      const [port, other] = [await freePort(), await freePort()];
+      const web = service('web', `127.0.0.1:${port}`);
+      const all = [a.instance('a'), b.instance('b')];
+      world.registry.say('/services/web', all);
+      world.registry.say('/services/x', [c.instance('c')]);
+      let daemon = world.start([web]);
+      await world.becomes('web', ['a', 'b']);
+      const { name = '' } =
+        (await readRunning(world.config.runtimeSocket)).backends
+          .get('web')
+          ?.find((server) => server.name.startsWith('a_')) ?? {};
+      const told = () => daemon.discovery.state().haproxy?.foreignHolds.map(({ server }) => server);
+      await eventually(async () => {
+        // Noticed is what was in rotation when it was last looked at.
+        await world.operate(`set server web/${name} state maint`);
+        await sleep(700);
+        assert.deepEqual(told(), [name]);
+      });
+      const staysOut = async () => {
+        await sleep(1_500);
+        assert.equal(await stateOf(world, 'a'), 'maint');
+        assert.deepEqual(told(), [name]);
+        for (let count = 0; count < 4; count += 1) assert.equal(await ask(port), String(b.port));
+      };
+      await daemon.stop();
+      daemon = world.start([web]);
+      await eventually(() => assert.deepEqual(told(), [name]));
+      await staysOut();
+      daemon.discovery.update([web, service('x', `127.0.0.1:${other}`)]);
+      await world.becomes('x', ['c']);
+      assert.equal(world.reloads(), 1);
+      await staysOut();
+      process.kill(await world.masterPid(), 'SIGKILL');
+      await world.becomes('x', ['c']);
+      await staysOut();
+      await world.operate(`set server web/${name} state ready`);
+      await world.becomes('web', ['a', 'b']);
+      await eventually(() => assert.deepEqual(told(), []));
+    } finally {
+      await world.end();
+    }
+  });
+
+  scenario('a held member stays one while the registry is silent, and comes back', async (world) => {
+    const { port, say, daemon } = await serving(world);
+    say([a.instance('a'), b.instance('b')]);
+    await world.becomes('web', ['a', 'b']);
+    await daemon.discovery.hold('web', 'a', 'drain');
+    await eventually(async () => assert.notEqual(await stateOf(world, 'a'), 'ready'));
+    await daemon.stop();
+    const silent = { ...service('web', `127.0.0.1:${port}`), path: '/services/silent' };
+    const next = world.start([silent]);
+    await eventually(() => assert.ok(next.discovery.state().haproxy?.applied), 20_000);
+    assert.notEqual(await stateOf(world, 'a'), 'ready');
+    assert.match(await readFile(world.config.configFile, 'utf8'), / server a_.* disabled\n/);
+    assert.equal((await next.discovery.release('web', 'a')).ok, true);
+    await world.becomes('web', ['a', 'b']);
+    assert.equal(world.reloads(), 0);
+  });
+
+  scenario('an agent may weigh its server, drain it and bring it back, and nobody minds', async (world) => {
+    let said = '50%\n';
+    const agent = net.createServer((socket) => void socket.on('error', () => {}).end(said));
+    agent.listen(0, '127.0.0.1');
+    await once(agent, 'listening');
+    try {
+      const { port: agentPort } = agent.address() as net.AddressInfo;
+      const options = `agent-check agent-port ${agentPort} agent-inter 100ms`;
+      world.registry.say('/services/web', [{ ...a.instance('a'), weight: 100 }]);
+      world.start([service('web', `127.0.0.1:${await freePort()}`, { server_options: options })]);
+      const found = async () => {
+        const [server] = (await readRunning(world.config.runtimeSocket)).backends.get('web') ?? [];
+        return `${server?.state} ${server?.weight}`;
+      };
+      for (const [word, expected] of [
+        ['50%\n', 'ready 50'],
+        ['drain\n', 'drain 50'],
+        ['ready 75%\n', 'ready 75'],
+      ] as const) {
+        said = word;
+        await eventually(async () => assert.equal(await found(), expected));
+        await sleep(1_500);
+        assert.equal(await found(), expected);
+      }
+      assert.deepEqual(world.logged('HAProxy is not as it was left, looking after it'), []);
+    } finally {
+      agent.close();
+    }
+  });
 });
 
 describe('servers of their own kind', () => {

@@ -1,4 +1,4 @@
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 
 import { messageOf, systemErrorCode, TandemError } from './errors.ts';
@@ -34,6 +34,29 @@ export async function writeFileAtomic(
       cause: error,
       details: { file },
     });
+  }
+}
+
+/**
+ * Removes what writers that were killed have left of a file: those of processes that are no more, and of earlier ones
+ * with the number of this one, as containers have them. Only before this process writes the file itself.
+ */
+export async function removeLeftovers(file: string): Promise<void> {
+  const start = `.${path.basename(file)}.`;
+  const names = await readdir(path.dirname(file)).catch(() => []);
+  for (const name of names) {
+    const [, pid] = (name.startsWith(start) && /^(\d+)\.\d+\.tmp$/.exec(name.slice(start.length))) || [];
+    if (pid === undefined || (Number(pid) !== process.pid && isAlive(Number(pid)))) continue;
+    await rm(path.join(path.dirname(file), name), { force: true }).catch(() => {});
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    // A process of somebody else lives, too.
+    return systemErrorCode(error) !== 'ESRCH';
   }
 }
 

@@ -1,4 +1,4 @@
-export { writeFileAtomic } from './atomic-file.ts';
+export { removeLeftovers, writeFileAtomic } from './atomic-file.ts';
 export { type Backoff, createBackoff } from './backoff.ts';
 export {
   type Codec,

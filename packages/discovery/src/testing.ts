@@ -37,7 +37,7 @@ export {
   adoptServers,
   buildMembership,
   createMembershipBuilder,
-  optionsInFile,
+  serversInFile,
   type Membership,
   type ReportedServer,
   type Server,
@@ -52,6 +52,7 @@ export { parseReloadAnswer, parseReloadCount } from './haproxy/master.ts';
 export { alertsOf, createOutputFile } from './haproxy/output-file.ts';
 export { findFatalLine } from './haproxy/preflight.ts';
 export { type Circumstances, ORDINARY, planChanges, type Step } from './haproxy/plan.ts';
+export { createForeignHoldsStore } from './haproxy/foreign-holds-store.ts';
 export { RunningView } from './haproxy/running-view.ts';
 export { findQuiet } from './haproxy/observe.ts';
 export { createStateReader } from './haproxy/server-state.ts';

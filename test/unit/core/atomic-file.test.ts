@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 
-import { writeFileAtomic } from '@tandem/core';
+import { removeLeftovers, writeFileAtomic } from '@tandem/core';
 
 import { coded, temporaryDirectory } from './support.ts';
 
@@ -65,4 +66,15 @@ test('a missing directory is named as the reason', async (t) => {
     writeFileAtomic(file, 'new'),
     coded('FILE_WRITE_FAILED', /none\/a\.cfg: the directory does not exist/),
   );
+});
+
+test('what killed writers have left of a file goes; what others are writing, and other files, stay', async (t) => {
+  const directory = temporaryDirectory(t);
+  const dead = spawnSync(process.execPath, ['-e', '']).pid;
+  const left = [`.a.cfg.${dead}.1.tmp`, `.a.cfg.${process.pid}.999999.tmp`];
+  const others = [`.a.cfg.${process.ppid}.1.tmp`, `.b.cfg.${dead}.1.tmp`, `.a.cfg.${dead}.tmp`, 'a.cfg'];
+  for (const name of [...left, ...others]) writeFileSync(path.join(directory, name), '');
+  await removeLeftovers(path.join(directory, 'a.cfg'));
+  assert.deepEqual(readdirSync(directory).toSorted(), others.toSorted());
+  await removeLeftovers(path.join(directory, 'gone', 'a.cfg'));
 });

@@ -9,6 +9,7 @@ import {
   type Applied,
   type Applier,
   createApplier,
+  createForeignHoldsStore,
   createStructureStore,
   type Desired,
   type HaproxyProcess,
@@ -30,14 +31,17 @@ const desiredOf = (name: string): Desired => ({
 const DONE: Applied = { kind: 'done' };
 
 /** Runs `keepApplied` on an applier that the test scripts. */
-function keeping(applier: Pick<Applier, 'apply' | 'look'>) {
+function keeping(
+  applier: Pick<Applier, 'apply' | 'look'>,
+  build = (desired: Desired | undefined) => desired,
+) {
   const controller = new AbortController();
   const bell = createLatest<true>(controller.signal);
   const { log, entries } = recordingLog();
   let desired: Desired | undefined;
   const ended = keepApplied({
     applier,
-    desired: () => desired,
+    desired: () => build(desired),
     changes: bell,
     look: () => bell.set(true),
     log,
@@ -95,6 +99,33 @@ describe('keeping HAProxy as desired', () => {
     assert.deepEqual(
       kept.entries.map(({ facts }) => facts['err']),
       ['not today', 'not today'],
+    );
+    await kept.end();
+  });
+
+  test('a failure to say what is desired is told and tried again, too', async () => {
+    let attempts = 0;
+    const applied: Desired[] = [];
+    const kept = keeping(
+      {
+        apply(desired) {
+          applied.push(desired);
+          return Promise.resolve(DONE);
+        },
+        look: () => Promise.resolve('as-left'),
+      },
+      (desired) => {
+        attempts += 1;
+        if (attempts === 1) throw new Error('nobody knows');
+        return desired;
+      },
+    );
+    const wanted = desiredOf('a');
+    kept.want(wanted);
+    await eventually(() => assert.deepEqual(applied, [wanted]));
+    assert.deepEqual(
+      kept.entries.map(({ facts }) => facts['err']),
+      ['nobody knows'],
     );
     await kept.end();
   });
@@ -187,7 +218,8 @@ describe('a reload', () => {
         reloadDeadlineMs: 50,
       };
       const store = createStructureStore(path.join(directory, 'structure.json'), silentLog);
-      const applier = createApplier({ config, process: haproxy, store, log: silentLog });
+      const foreignHolds = createForeignHoldsStore(path.join(directory, 'foreign-holds.json'), silentLog);
+      const applier = createApplier({ config, process: haproxy, store, foreignHolds, log: silentLog });
       // An empty backend: the fake one never has a server.
       const desired = {
         structure: { ...wanted, runtimeSocket },
@@ -271,6 +303,10 @@ describe('a HAProxy that is followed', () => {
       path: string;
       reloads: () => number;
       told: ReadonlyMap<string, ReadonlyMap<string, HoldKind>>[];
+      /** From here on it is a daemon that has just started. */
+      restart: () => void;
+      /** Nothing is known of the service but its holds. */
+      hush: (holds: ReadonlyMap<InstanceId, HoldKind>) => Promise<Applied>;
     }) => Promise<void>,
     options: { section?: Record<string, unknown>; config?: Partial<typeof HAPROXY> } = {},
   ): Promise<void> {
@@ -287,31 +323,36 @@ describe('a HAProxy that is followed', () => {
       };
       const web = service('web', '127.0.0.1:3210', options.section);
       const build = createDesiredBuilder(config);
-      const offer = (instances: readonly Instance[], holds: ReadonlyMap<InstanceId, HoldKind> = new Map()) =>
-        build(new Map([['web', { service: web, instances, holds }]])).desired;
+      const offer = (
+        instances: readonly Instance[] | undefined,
+        holds: ReadonlyMap<InstanceId, HoldKind> = new Map(),
+      ) => build(new Map([['web', { service: web, instances, holds }]])).desired;
       let desired = offer([]);
       haproxy.mark = renderConfig(desired.structure, new Map()).mark;
       let reloads = 0;
       const told: ReadonlyMap<string, ReadonlyMap<string, HoldKind>>[] = [];
-      const applier = createApplier({
-        config,
-        process: {
-          check: () => Promise.resolve(undefined),
-          ensure: () => Promise.resolve('found'),
-          isRunning: () => true,
-          async requestReload() {
-            reloads += 1;
-            haproxy.load(await readFile(file, 'utf8'));
-            return { kind: 'taken' };
+      const newApplier = () =>
+        createApplier({
+          config,
+          process: {
+            check: () => Promise.resolve(undefined),
+            ensure: () => Promise.resolve('found'),
+            isRunning: () => true,
+            async requestReload() {
+              reloads += 1;
+              haproxy.load(await readFile(file, 'utf8'));
+              return { kind: 'taken' };
+            },
+            complaint: () => Promise.resolve(''),
+            stop: () => Promise.resolve(),
+            tidy: () => Promise.resolve(),
           },
-          complaint: () => Promise.resolve(''),
-          stop: () => Promise.resolve(),
-          tidy: () => Promise.resolve(),
-        },
-        store: createStructureStore(path.join(directory, 'structure.json'), silentLog),
-        log: silentLog,
-        onForeignHolds: (holds) => void told.push(holds),
-      });
+          store: createStructureStore(path.join(directory, 'structure.json'), silentLog),
+          foreignHolds: createForeignHoldsStore(path.join(directory, 'foreign-holds.json'), silentLog),
+          log: silentLog,
+          onForeignHolds: (holds) => void told.push(holds),
+        });
+      let applier = newApplier();
       const { signal } = new AbortController();
       const look = () => applier.look(signal);
       await body({
@@ -333,6 +374,11 @@ describe('a HAProxy that is followed', () => {
         path: file,
         reloads: () => reloads,
         told,
+        restart: () => void (applier = newApplier()),
+        hush(holds) {
+          desired = offer(undefined, holds);
+          return applier.apply(desired, signal);
+        },
       });
     });
   }
@@ -493,15 +539,42 @@ describe('a HAProxy that is followed', () => {
       { section: { server_options: 'check', gate: { first_check: '700ms' } } },
     ));
 
-  test('keeps who was drained as a tombstone up to 2.8, and takes it back', () =>
+  test('keeps who was drained as a tombstone up to 2.8, in maintenance once it is quiet, and takes it back', () =>
     following('2.8.0', async ({ apply, settle, haproxy, heard }) => {
-      await apply([record('a'), record('b')]);
+      await apply([record('a'), record('b'), record('c')]);
+      haproxy.server('web', 'c_10.0.0.1:80').sessions = 1;
       await apply([record('a')]);
-      await settle();
-      assert.deepEqual(haproxy.servers('web'), [line('a', 'ready'), line('b', 'drain')]);
+      await eventually(async () => {
+        await settle();
+        assert.deepEqual(haproxy.servers('web'), [
+          line('a', 'ready'),
+          line('b', 'maint'),
+          line('c', 'drain'),
+        ]);
+      });
       heard.length = 0;
       await apply([record('a'), record('b')]);
       assert.deepEqual(heard, ['prompt\nshow info\nset server web/b_10.0.0.1:80 state ready\nquit\n']);
+    }));
+
+  test('who is held to drain is in maintenance once it is quiet, and has traffic again when it is released', () =>
+    following('2.6.12', async ({ apply, settle, look, haproxy }) => {
+      const held = new Map([[instanceId(record('a')), 'drain' as const]]);
+      await apply([record('a'), record('b')]);
+      haproxy.server('web', 'a_10.0.0.1:80').sessions = 1;
+      await apply([record('a'), record('b')], held);
+      await settle();
+      assert.deepEqual(haproxy.servers('web'), [line('a', 'drain'), line('b', 'ready')]);
+      haproxy.server('web', 'a_10.0.0.1:80').sessions = 0;
+      await eventually(async () => {
+        await settle();
+        assert.deepEqual(haproxy.servers('web'), [line('a', 'maint'), line('b', 'ready')]);
+      });
+      await apply([record('a'), record('b')], held);
+      assert.deepEqual(haproxy.servers('web'), [line('a', 'maint'), line('b', 'ready')]);
+      assert.equal(await look(), 'as-left');
+      await apply([record('a'), record('b')]);
+      assert.deepEqual(haproxy.servers('web'), [line('a', 'ready'), line('b', 'ready')]);
     }));
 
   for (const version of ['3.0.11', '3.2.26']) {
@@ -548,4 +621,121 @@ describe('a HAProxy that is followed', () => {
       },
       { section: { server_options: 'cookie x', backend: ['cookie SRV insert'] } },
     ));
+
+  test('loses who leaves also while the reload that newcomers need is still to come', () =>
+    following(
+      '2.6.12',
+      async ({ apply, haproxy, reloads }) => {
+        await apply([record('a'), record('b')]);
+        assert.equal(reloads(), 1);
+        assert.equal((await apply([record('a'), record('c')])).kind, 'later');
+        assert.deepEqual(haproxy.servers('web'), [line('a', 'ready'), line('b', 'drain')]);
+        // Nobody is left to serve before the reload.
+        assert.equal((await apply([record('c')])).kind, 'later');
+        assert.deepEqual(haproxy.servers('web'), [line('a', 'ready'), line('b', 'drain')]);
+        // What is still to be done is not forgotten.
+        assert.equal((await apply([record('c')])).kind, 'later');
+      },
+      { section: { backend: ['balance static-rr'] } },
+    ));
+
+  test('leaves weight and rotation of servers to their agents, and says nothing of it', () =>
+    following(
+      '2.6.12',
+      async ({ apply, look, settle, haproxy, told, reloads }) => {
+        const [a, b] = ['a_10.0.0.1:80', 'b_10.0.0.1:80'] as const;
+        await apply([record('a', 100), record('b', 100)]);
+        await settle();
+        const seen = new Set<Look>();
+        for (const [weight, state] of [
+          ['50', 'ready'],
+          ['25', 'drain'],
+          ['25', 'maint'],
+          ['75', 'ready'],
+          ['75', 'drain'],
+        ] as const) {
+          haproxy.server('web', a).weight = weight;
+          haproxy.server('web', a).state = state;
+          const until = performance.now() + 700;
+          while (performance.now() < until) seen.add(await look());
+          await apply([record('a', 100), record('b', 100)]);
+          assert.deepEqual(haproxy.servers('web')[0], `${a} ${state} ${weight}`);
+        }
+        assert.ok(!seen.has('disturbed'));
+        assert.deepEqual(told, []);
+        // Who goes, goes, and somebody else's server is still one.
+        haproxy.backends.get('web')?.delete(b);
+        await eventually(async () => assert.equal(await look(), 'disturbed'));
+        await apply([record('b', 100)]);
+        assert.deepEqual(haproxy.servers('web'), [`${a} drain 75`, `${b} ready 100`]);
+        assert.equal(reloads(), 0);
+      },
+      { section: { server_options: 'agent-check agent-port 9' } },
+    ));
+
+  test('lets newcomers wait for their first check though a new daemon has never added them', () =>
+    following(
+      '2.6.12',
+      async ({ apply, settle, haproxy, restart }) => {
+        const all = [record('a'), record('b')];
+        await apply([record('a')]);
+        haproxy.server('web', 'a_10.0.0.1:80').check = 3;
+        await settle();
+        await apply(all);
+        assert.deepEqual(haproxy.servers('web')[1], line('b', 'maint'));
+        restart();
+        await apply(all);
+        assert.deepEqual(haproxy.servers('web')[1], line('b', 'maint'));
+        haproxy.server('web', 'b_10.0.0.1:80').check = 3;
+        await settle();
+        assert.deepEqual(haproxy.servers('web')[1], line('b', 'ready'));
+      },
+      { section: { server_options: 'check', gate: { first_check: '1m' } } },
+    ));
+
+  test('keeps respected holds of somebody else over a new worker and a new daemon', () =>
+    following(
+      '2.6.12',
+      async ({ apply, settle, haproxy, file, restart }) => {
+        const all = [record('a'), record('b')];
+        await apply(all);
+        await settle();
+        haproxy.server('web', 'a_10.0.0.1:80').state = 'drain';
+        await eventually(async () => {
+          await settle();
+          assert.match(await file(), / server a_10\.0\.0\.1:80 .* disabled\n/);
+        });
+        restart();
+        await apply(all);
+        assert.deepEqual(haproxy.servers('web'), [line('a', 'drain'), line('b', 'ready')]);
+        haproxy.load(await file());
+        await settle();
+        await apply(all);
+        assert.deepEqual(haproxy.servers('web'), [line('a', 'maint'), line('b', 'ready')]);
+        // Released while nobody looks.
+        restart();
+        haproxy.server('web', 'a_10.0.0.1:80').state = 'ready';
+        await apply(all);
+        await settle();
+        assert.doesNotMatch(await file(), /disabled/);
+        assert.deepEqual(haproxy.servers('web'), [line('a', 'ready'), line('b', 'ready')]);
+      },
+      { config: { foreignHolds: 'respect' } },
+    ));
+
+  test('keeps the members that are held while nothing is known but the holds, and lets them go', () =>
+    following('2.6.12', async ({ apply, hush, settle, haproxy, file, restart }) => {
+      const held = new Map([[instanceId(record('a')), 'maint' as const]]);
+      await apply([record('a'), record('b'), record('c')]);
+      await apply([record('a'), record('b')], held);
+      restart();
+      await hush(held);
+      await settle();
+      assert.match(await file(), / server a_10\.0\.0\.1:80 .* disabled\n/);
+      assert.doesNotMatch(await file(), / server c_/);
+      assert.deepEqual(haproxy.servers('web').slice(0, 2), [line('a', 'maint'), line('b', 'ready')]);
+      await hush(new Map());
+      assert.deepEqual(haproxy.servers('web').slice(0, 2), [line('a', 'ready'), line('b', 'ready')]);
+      assert.doesNotMatch(await file(), /disabled/);
+    }));
 });

@@ -118,6 +118,8 @@ function execute(running: Backends, step: Step, busy: ReadonlySet<string> = new 
   return new Map(running).set(step.backend, [...present.values()]);
 }
 
+const isLoss = (step: Step) => step.kind === 'drain' || step.kind === 'maint' || step.kind === 'delete';
+
 interface Scene {
   readonly running: Backends;
   readonly desired: Membership;
@@ -158,8 +160,8 @@ const some = fc
   )
   .map((names) => new Set([...names, 'one/rogue']));
 const circumstances: fc.Arbitrary<Circumstances> = fc
-  .tuple(some, some, some)
-  .map(([waiting, left, quiet]) => ({ ...ORDINARY, waiting, left, quiet }));
+  .tuple(some, some, some, some)
+  .map(([waiting, left, quiet, overdue]) => ({ ...ORDINARY, waiting, left, quiet, overdue }));
 
 describe('a plan', () => {
   test('applied, yields the desired state, and another one has no step', () => {
@@ -174,7 +176,14 @@ describe('a plan', () => {
         for (const [backend, wanted] of desired) {
           const names = new Set<string>(wanted.map(({ name }) => name));
           const members = (result.get(backend) ?? []).filter(({ name }) => names.has(name));
-          assert.deepEqual(described(members), described(wanted));
+          const states = new Map(members.map(({ name, state }) => [name, state]));
+          // Maintenance is as good as a drain that is over.
+          const asGood = wanted.map((server) =>
+            server.state === 'drain' && states.get(server.name) === 'maint'
+              ? { ...server, state: 'maint' as const }
+              : server,
+          );
+          assert.deepEqual(described(members), described(asGood));
           assert.ok(serving(result, backend).every(({ name }) => names.has(name)));
         }
         assert.deepEqual(planOf({ running: result, desired, version }).steps, []);
@@ -223,7 +232,6 @@ describe('a plan', () => {
           serversOf([{ name: 'x', host: '10.0.0.1', port: 1 }]),
         );
         const { steps } = planOf({ running, desired: withForeign, circumstances, version: '3.0.11' });
-        const isLoss = ({ kind }: Step) => ['drain', 'maint', 'delete'].includes(kind);
         const firstLoss = steps.findIndex(isLoss);
         if (firstLoss >= 0) assert.ok(steps.slice(firstLoss).every(isLoss));
         for (const { backend } of steps) assert.ok(backend !== 'foreign' && desired.has(backend), backend);
@@ -243,7 +251,7 @@ describe('a plan', () => {
           );
           const isHeld = desired
             .get(step.backend)
-            ?.some(({ name, state }) => step.kind === state && step.kind !== 'ready' && step.server === name);
+            ?.some(({ name, state }) => isLoss(step) && state !== 'ready' && step.server === name);
           if (before > 0 && members.length > 0 && isHeld !== true)
             assert.ok(serving(now, step.backend).length > 0);
         }
@@ -282,6 +290,38 @@ describe('a plan', () => {
             assert.ok(!desired.get(step.backend)?.some(({ name }) => name === step.server));
             const found = running.get(step.backend)?.find(({ name }) => name === step.server);
             assert.notEqual(found?.state, 'ready');
+          }
+        },
+      ),
+    );
+  });
+
+  test('ends a drain in maintenance, of who is gone and of who is held so, once it is quiet or overdue', () => {
+    fc.assert(
+      fc.property(
+        backends,
+        membership,
+        circumstances,
+        version,
+        (running, desired, circumstances, version) => {
+          const { steps, outcome } = planOf({ running, desired, circumstances, version });
+          const isOver = (address: string) =>
+            circumstances.quiet.has(address) || circumstances.overdue.has(address);
+          for (const [backend, servers] of outcome) {
+            const states = new Map<string, ReportedServer['state']>(
+              desired.get(backend)?.map(({ name, state }) => [name, state]),
+            );
+            const before = new Map(running.get(backend)?.map(({ name, state }) => [name, state]));
+            const drained = servers.filter(
+              ({ name }) => (states.get(name) ?? 'drain') === 'drain' && before.get(name) === 'drain',
+            );
+            for (const { name, state } of drained)
+              assert.equal(state, isOver(`${backend}/${name}`) ? 'maint' : 'drain');
+          }
+          for (const step of steps.filter(({ kind }) => kind === 'maint')) {
+            assert.ok('server' in step && typeof step.server === 'string');
+            const wish = desired.get(step.backend)?.find(({ name }) => name === step.server)?.state;
+            assert.ok(wish === 'maint' || isOver(`${step.backend}/${step.server}`));
           }
         },
       ),
@@ -390,13 +430,13 @@ describe('a reload', () => {
           })),
         ],
       ]);
-    assert.equal(reasonOf({ backends: tombstones(200) }), undefined);
-    assert.deepEqual(reasonOf({ backends: tombstones(201) }), {
+    assert.equal(reasonOf({ backends: tombstones(1_000) }), undefined);
+    assert.deepEqual(reasonOf({ backends: tombstones(1_001) }), {
       kind: 'too-many-tombstones',
       backend: 'one',
-      count: 201,
+      count: 1_001,
     });
-    assert.equal(reasonOf({ version: '3.0.11', backends: tombstones(201) }), undefined);
+    assert.equal(reasonOf({ version: '3.0.11', backends: tombstones(1_001) }), undefined);
   });
 
   test('is for an option that no newcomer can be given, by the version that runs', () => {
@@ -423,6 +463,93 @@ describe('a reload', () => {
     assert.equal(reasonOf({}, { backend: ['balance static-rr', 'balance roundrobin'] }), undefined);
   });
 
+  test('that never comes keeps nothing from being done that can be done at run time', () => {
+    const sections: readonly Record<string, unknown>[] = [
+      { server_options: 'cookie x', backend: ['cookie SRV insert'] },
+      { backend: ['balance static-rr'] },
+    ];
+    fc.assert(
+      fc.property(
+        reported,
+        servers,
+        fc.constantFrom(...sections),
+        circumstances,
+        (present, wanted, section, circumstances) => {
+          const isWeighed = section['server_options'] !== undefined;
+          const running: Backends = new Map([['one', present]]);
+          const desired = {
+            mark: MARK,
+            structure: structureOf([service('one', '127.0.0.1:1', section)]),
+            membership: new Map([['one', wanted]]),
+          };
+          const planned = (backends: Backends, more = {}) =>
+            planChanges({ mark: MARK, version: '2.6.12', backends }, desired, { ...circumstances, ...more });
+          const plan = planned(running);
+          const names = new Map<string, Server>(wanted.map((server) => [server.name, server]));
+          const known = new Map(present.map((server) => [server.name, server]));
+          let now = running;
+          for (const step of plan.steps) {
+            const before = serving(now, 'one').length;
+            now = execute(now, step);
+            const isHeld = isLoss(step) && 'server' in step && names.has(step.server as string);
+            const isAnyWanted = wanted.some(
+              ({ name, state }) => state === 'ready' && !circumstances.left.has(`one/${name}`),
+            );
+            if (before > 0 && isAnyWanted && !isHeld)
+              assert.ok(serving(now, 'one').length > 0, 'the backend runs empty');
+          }
+          const after = now.get('one') ?? [];
+          assert.deepEqual(described(plan.outcome.get('one')), described(after));
+          const isMissing = wanted.some(({ name }) => !known.has(name));
+          const isUnweighed = wanted.some(
+            ({ name, weight }) => !isWeighed && known.has(name) && known.get(name)?.weight !== weight,
+          );
+          assert.equal(plan.reload !== undefined, isMissing || isUnweighed);
+          assert.equal(plan.unfinished.has('one'), isMissing || isUnweighed);
+          const isAnyServing = after.some(({ name, state }) => state === 'ready' && names.has(name));
+          const isAnyToCome = wanted.some(({ name, state }) => state === 'ready' && !known.has(name));
+          const keeps = !isAnyServing && (isAnyToCome || circumstances.waiting.size > 0);
+          const others = after.filter(({ name }) => !names.has(name));
+          assert.ok(keeps || others.every(({ state }) => state !== 'ready'), 'somebody stays in rotation');
+          const isLeft = (name: string) =>
+            circumstances.left.has(`one/${name}`) || circumstances.waiting.has(`one/${name}`);
+          const isDone = (found: ReportedServer, { name, weight, state }: Server) =>
+            (found.weight === weight || !isWeighed) &&
+            (found.state === state ||
+              (state === 'ready' && isLeft(name)) ||
+              (state === 'drain' && found.state === 'maint'));
+          for (const found of after) {
+            const server = names.get(found.name);
+            assert.ok(server === undefined || isDone(found, server), JSON.stringify(found));
+          }
+          const fresh = { quiet: new Set(), overdue: new Set() };
+          assert.deepEqual(planned(new Map([['one', after]]), fresh).steps, []);
+        },
+      ),
+    );
+  });
+
+  test('for too many tombstones does not keep the backend from being changed meanwhile', () => {
+    const [a, b] = serversOf(['a', 'b'].map((name) => ({ name, host: '10.0.0.1', port: 1 }))) as [
+      Server,
+      Server,
+    ];
+    const gone = Array.from({ length: 1_001 }, (_, index) => ({
+      ...a,
+      name: `gone${index}`,
+      state: 'maint' as const,
+    }));
+    const plan = planChanges(
+      { mark: MARK, version: '2.6.12', backends: new Map([['one', [a, ...gone]]]) },
+      { mark: MARK, structure, membership: new Map([['one', [b]]]) },
+    );
+    assert.equal(plan.reload?.kind, 'too-many-tombstones');
+    assert.deepEqual(
+      plan.steps.map(({ kind }) => kind),
+      ['add', 'drain'],
+    );
+  });
+
   test('does not keep the other backends from being changed', () => {
     const moved = { ...server, port: 2 };
     const plan = planChanges(
@@ -437,6 +564,7 @@ describe('a reload', () => {
       },
     );
     assert.equal(plan.reload?.kind, 'server-moved');
+    assert.deepEqual([...plan.unfinished], ['one']);
     assert.deepEqual(
       plan.steps.map(({ backend }) => backend),
       ['three'],

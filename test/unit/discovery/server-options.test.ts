@@ -5,9 +5,9 @@ import { buildStructure, createDesiredBuilder, renderConfig } from '@tandem/disc
 import {
   abilitiesOf,
   buildMembership,
-  optionsInFile,
   parseServerOptions,
   staticOption,
+  serversInFile,
 } from '@tandem/discovery/testing';
 import * as fc from 'fast-check';
 
@@ -156,8 +156,11 @@ describe('the options of an announcement', () => {
       index === 1 ? { ...server, state: 'maint' as const } : server,
     );
     const { text } = renderConfig(structure, new Map([['web', held]]));
-    assert.deepEqual([...optionsInFile(text).values()].toSorted(), ['backup maxconn 5', 'send-proxy']);
-    assert.deepEqual(optionsInFile(text.replace('maxconn 5', 'maxconn 6')).size, 1);
+    assert.deepEqual([...serversInFile(text).options.values()].toSorted(), [
+      'backup maxconn 5',
+      'send-proxy',
+    ]);
+    assert.deepEqual(serversInFile(text.replace('maxconn 5', 'maxconn 6')).options.size, 1);
   });
 });
 

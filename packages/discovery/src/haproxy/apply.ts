@@ -13,17 +13,19 @@ import {
 import { type ConfigFile, createConfigFile } from './config-file.ts';
 import type { Desired } from './desired.ts';
 import { backendsWithKeptHealth, createKeptHealth, type KeptHealth } from './kept-health.ts';
-import { adoptServers, type Membership, optionsInFile } from './membership.ts';
+import { adoptServers, type Membership, type ServersInFile, serversInFile } from './membership.ts';
 import { isGated, type Plan, planChanges, type ReloadReason, type Step } from './plan.ts';
-import { createObserver, isSameWorker, type Observer } from './observe.ts';
+import { createObserver, isSameWorker, type Kept, type Observer } from './observe.ts';
+import type { ForeignHoldsStore } from './foreign-holds-store.ts';
 import type { HaproxyProcess } from './process.ts';
 import { createRetryPace, reloadTo, waitForStart } from './reload.ts';
 import { renderParts, type RenderedParts } from './render.ts';
+import { RespectedHolds } from './respected-holds.ts';
 import { createRouting, openWorker, type Routing, type Worker } from './routing.ts';
 import { type ForeignHolds, RunningView } from './running-view.ts';
 import { type Executed, executeSteps, type Running, type RunningIdentity } from './runtime.ts';
 import type { StructureStore } from './structure-store.ts';
-import { mapFilesOf } from './structure.ts';
+import { mapFilesOf, type Structure } from './structure.ts';
 import { createWorkers, type Workers } from './workers.ts';
 
 /** Makes HAProxy, and the file on disk, what is desired; one call at a time. */
@@ -62,6 +64,7 @@ export interface ApplierDeps {
   readonly config: HaproxyConfig;
   readonly process: HaproxyProcess;
   readonly store: StructureStore;
+  readonly foreignHolds: ForeignHoldsStore;
   readonly log: Log;
   /** Told whenever the servers change that somebody else holds and whose hold is respected. */
   readonly onForeignHolds?: (holds: ForeignHolds) => void;
@@ -100,10 +103,11 @@ class FileFirstApplier implements Applier {
   #isFileSound = false;
   /** The file that was there before this daemon wrote one. */
   #inherited: string | undefined;
-  #inheritedOptions: ReadonlyMap<string, string> | undefined;
+  #inheritedServers: ServersInFile | undefined;
   #view: RunningView | undefined;
-  /** The servers that HAProxy was left with. */
-  #members: Membership = new Map();
+  /** What HAProxy was left with. */
+  #kept: Kept = { structure: undefined, membership: new Map() };
+  readonly #respected: RespectedHolds;
   readonly #health: KeptHealth;
   readonly #retryPace = createRetryPace();
   /** Nothing is left to do until the owner of HAProxy starts it. */
@@ -115,7 +119,6 @@ class FileFirstApplier implements Applier {
   #reloads = 0;
   /** How often in a row a master was there, and no worker. */
   #unanswered = 0;
-  #toldHolds = '[]';
 
   constructor(deps: ApplierDeps) {
     this.#deps = deps;
@@ -126,6 +129,7 @@ class FileFirstApplier implements Applier {
     this.#health = createKeptHealth(config.runtimeSocket, deps.log);
     this.#routing = createRouting(deps);
     const makeDirectories = () => this.#makeDirectories();
+    this.#respected = new RespectedHolds(deps.foreignHolds, deps.onForeignHolds);
     this.#chooser = createStructureChooser({ ...deps, workers: this.#workers, makeDirectories });
   }
 
@@ -138,7 +142,8 @@ class FileFirstApplier implements Applier {
     await this.#routing.write(routes, good === undefined ? [] : mapFilesOf(good.structure));
     const structure = await this.#chooser.choose(desired.structure, signal);
     const membership = await this.#complete({ ...desired, structure }, signal);
-    const chosen = { structure, membership, routes, ...renderParts(structure, membership) };
+    await this.#respected.remember();
+    const chosen = { structure, membership, routes, ...this.#render(structure, membership) };
     // The file first, the runtime second: whatever happens in between, a HAProxy that restarts comes up right.
     const writing = this.#write(chosen);
     await this.#giveHeadStart(writing);
@@ -146,7 +151,7 @@ class FileFirstApplier implements Applier {
     const applied = await this.#converge({ chosen, writing }, steps, signal);
     await writing;
     this.#isAwaiting = applied.kind === 'awaiting';
-    this.#members = membership;
+    this.#kept = { structure, membership };
     if (applied.kind === 'done') {
       await this.#chooser.accept(structure);
       await this.#routing.tidy([...routes.keys(), ...mapFilesOf(structure)]);
@@ -168,20 +173,20 @@ class FileFirstApplier implements Applier {
   }
 
   async look(signal: AbortSignal): Promise<Look> {
-    if (this.#chooser.isRetryDue()) return 'due';
+    if (this.#isDue()) return 'due';
     if (!(await this.#file.isIntact())) return 'disturbed';
     const view = this.#view;
     try {
       if (this.#isAwaiting) return (await this.#workers.look(signal)) === undefined ? 'as-left' : 'due';
       if (view === undefined || view.isInDoubt) return 'disturbed';
       if (this.#observer.isCompareDue()) {
-        if (await this.#observer.compare(view, this.#members, signal))
-          return this.#tellHolds(view) ? 'due' : 'disturbed';
+        if (await this.#observer.compare(view, this.#kept, signal))
+          return this.#respected.learn(view.foreignHolds) ? 'due' : 'disturbed';
       } else if (performance.now() > this.#heardAt + RECENT_MS) {
         if (!isSameWorker(await this.#workers.identity(signal), view.identity)) return this.#lose();
       }
       if (!(await this.#routing.isAsLeft(this.#worker(view.identity, signal)))) return 'disturbed';
-      return (await this.#observer.tend(view, this.#members, signal)) ? 'due' : 'as-left';
+      return (await this.#observer.tend(view, this.#kept.membership, signal)) ? 'due' : 'as-left';
     } catch (error) {
       signal.throwIfAborted();
       if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
@@ -189,26 +194,24 @@ class FileFirstApplier implements Applier {
     }
   }
 
+  #isDue(): boolean {
+    return this.#chooser.isRetryDue() || this.#respected.isDue;
+  }
+
   #lose(): Look {
     this.#view = undefined;
     return 'disturbed';
   }
 
-  /** Tells who is held by somebody else, if that has changed. */
-  #tellHolds({ foreignHolds }: RunningView): boolean {
-    const text = JSON.stringify([...foreignHolds].map(([backend, names]) => [backend, [...names]]));
-    if (text === this.#toldHolds) return false;
-    this.#toldHolds = text;
-    this.#deps.onForeignHolds?.(
-      new Map([...foreignHolds].map(([backend, names]) => [backend, new Map(names)])),
-    );
-    return true;
+  #render(structure: Structure, membership: Membership): RenderedParts {
+    return renderParts(structure, this.#respected.over(membership));
   }
 
   /** What a daemon that has just started has to find out. */
   async #prepare(): Promise<void> {
     await this.#makeDirectories();
     await this.#health.forget();
+    if (this.#deps.config.foreignHolds === 'respect') await this.#respected.recall();
     if (this.#chooser.good !== undefined) return;
     this.#inherited ??= await this.#file.read();
     await this.#chooser.load();
@@ -256,17 +259,17 @@ class FileFirstApplier implements Applier {
     const isKnown = this.#view !== undefined && !this.#view.isInDoubt;
     const backends = isKnown ? this.#view?.backends : (await this.#workers.look(signal))?.backends;
     if (backends !== undefined) {
-      this.#inheritedOptions ??= optionsInFile(this.#inherited ?? '');
-      return adoptServers(desired, backends, this.#members, this.#inheritedOptions);
+      this.#inheritedServers ??= serversInFile(this.#inherited ?? '');
+      return adoptServers(desired, backends, this.#kept.membership, this.#inheritedServers);
     }
     // HAProxy is gone: it comes back with what it had when it was last seen.
-    return new Map([...this.#members, ...membership]);
+    return new Map([...this.#kept.membership, ...membership]);
   }
 
   /** What was tried has not worked: a HAProxy that restarts now has to come up with what ran before. */
   async #putBack({ membership }: Desired): Promise<void> {
     const { good } = this.#chooser;
-    if (good !== undefined) await this.#file.write(renderParts(good.structure, membership).parts);
+    if (good !== undefined) await this.#file.write(this.#render(good.structure, membership).parts);
     else if (this.#inherited !== undefined) await this.#file.write([Buffer.from(this.#inherited)]);
   }
 
@@ -299,8 +302,8 @@ class FileFirstApplier implements Applier {
     if (this.#view?.isInDoubt === true) {
       const view = this.#view;
       try {
-        await this.#observer.compare(view, chosen.membership, signal);
-        this.#tellHolds(view);
+        await this.#observer.compare(view, chosen, signal);
+        this.#respected.learn(view.foreignHolds);
         return view;
       } catch (error) {
         signal.throwIfAborted();
@@ -313,7 +316,9 @@ class FileFirstApplier implements Applier {
     if (!(await this.#ensureRunning(chosen, signal))) return undefined;
     const view = new RunningView(await this.#firstReading(chosen, signal));
     this.#view = view;
-    this.#tellHolds(view);
+    view.inherit(this.#respected.holds, chosen.membership);
+    view.waitAgain(chosen.structure, chosen.membership, performance.now());
+    this.#respected.learn(view.foreignHolds);
     return view;
   }
 
@@ -368,7 +373,7 @@ class FileFirstApplier implements Applier {
       } else {
         taken.push(...plan.steps.filter((step) => !executed.untaken.includes(step)));
         view.advance(plan, chosen.membership, executed.untaken);
-        this.#tellHolds(view);
+        this.#respected.learn(view.foreignHolds);
       }
       if (reload === undefined) {
         const completed = await this.#routing.complete(chosen.routes, this.#worker(view.identity, signal));
@@ -431,7 +436,11 @@ class FileFirstApplier implements Applier {
     this.#reloads += 1;
     this.#deps.log.info({ reason }, 'reloading HAProxy');
     this.#view = undefined;
-    const checked = backendsWithKeptHealth(this.#chooser.good?.structure, chosen.structure, this.#members);
+    const checked = backendsWithKeptHealth(
+      this.#chooser.good?.structure,
+      chosen.structure,
+      this.#kept.membership,
+    );
     try {
       await this.#health.keep(checked, signal);
       await reloadTo(chosen.mark, before, this.#reloadDeps(signal));

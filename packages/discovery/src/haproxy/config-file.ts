@@ -2,7 +2,7 @@ import { constants, existsSync } from 'node:fs';
 import { copyFile, mkdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 
-import { systemErrorCode, writeFileAtomic } from '@tandem/core';
+import { removeLeftovers, systemErrorCode, writeFileAtomic } from '@tandem/core';
 
 /** haproxy.cfg on disk. */
 export interface ConfigFile {
@@ -11,7 +11,7 @@ export interface ConfigFile {
   /**
    * Makes the file what these parts are together, unless it is, whoever has touched it since. Creates the directory
    * when it is gone. One write at a time: what comes while one runs waits for it. What somebody else had written there
-   * before the first is kept beside it, as `<file>.before-tandem`.
+   * before the first is kept beside it, as `<file>.before-tandem`. What a killed daemon has left of a write goes.
    */
   write(parts: readonly Buffer[]): Promise<void>;
   /** Whether nobody has touched the file since the last write. */
@@ -25,7 +25,10 @@ export function createConfigFile(file: string, { keepsForeign = true } = {}): Co
 
   async function write(parts: readonly Buffer[]): Promise<void> {
     if (written !== undefined && isSame(parts, written.parts) && (await isIntact())) return;
-    if (written === undefined && keepsForeign) await keepForeign(file);
+    if (written === undefined) {
+      if (keepsForeign) await keepForeign(file);
+      await removeLeftovers(file);
+    }
     await writeFileAtomic(file, parts, { mode: 0o640 }).catch(async (error: unknown) => {
       if (existsSync(path.dirname(file))) throw error;
       await mkdir(path.dirname(file), { recursive: true, mode: 0o750 });

@@ -1,10 +1,10 @@
 import type { Rejection } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
-import type { Offers } from '../output.ts';
+import type { Offer, Offers } from '../output.ts';
 import { createLayout } from './layout.ts';
 import type { Routes } from './maps.ts';
-import { createMembershipBuilder, type Membership } from './membership.ts';
+import { createMembershipBuilder, type Holds, type Membership } from './membership.ts';
 import { placeMembership, type Spares } from './ports.ts';
 import type { Structure } from './structure.ts';
 
@@ -13,6 +13,8 @@ export interface Desired {
   readonly structure: Structure;
   readonly membership: Membership;
   readonly routes: Routes;
+  /** Who is held of services of which nothing else is known, by backend. */
+  readonly holds?: Holds;
 }
 
 /**
@@ -42,7 +44,12 @@ export function createDesiredBuilder(
     const { membership, rejected } = buildMembership(offers, placements);
     const placed = placeMembership(membership, structure.portRanges, assignment);
     const serviceOf = new Map([...placements].map(([service, { backend }]) => [backend, service]));
-    const desired = { structure, membership: placed, routes };
+    const holds = new Map(
+      [...offers].flatMap(([name, offer]): [string, Offer['holds']][] =>
+        offer.instances === undefined ? [[placements.get(name)?.backend ?? name, offer.holds]] : [],
+      ),
+    );
+    const desired = { structure, membership: placed, routes, holds };
     return { desired, rejected, unplaced, serviceOf, reviseAt };
   };
 }

@@ -24,9 +24,9 @@ export async function keepApplied(deps: {
   let applied: Desired | undefined;
   try {
     for await (const _ of changes) {
-      const desired = deps.desired();
-      if (desired === undefined) continue;
       try {
+        const desired = deps.desired();
+        if (desired === undefined) continue;
         const seen = desired === applied ? await applier.look(signal) : 'due';
         if (seen === 'as-left') continue;
         if (seen === 'disturbed') log.warn({}, 'HAProxy is not as it was left, looking after it');

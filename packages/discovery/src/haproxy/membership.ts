@@ -269,31 +269,39 @@ function freeId(wanted: number, taken: Set<number>): number {
   return id;
 }
 
+/** Who is held, by backend. */
+export type Holds = ReadonlyMap<string, ReadonlyMap<InstanceId, HoldKind>>;
+
 /**
- * The membership, completed from what HAProxy has for the backends that it says nothing of. HAProxy does not tell the
- * own options of its servers: they are those it was left with, or else those in the file that it was started with.
+ * The membership, completed from what HAProxy has for the backends that it says nothing of: who serves, and of the
+ * others who is a member by what it was left with, or else by the file that it was started with. Those are held, wait
+ * for their first check, or were taken out by somebody else. The own options of its servers, which HAProxy does not
+ * tell, are found in the same way.
  */
 export function adoptServers(
-  desired: { structure: Structure; membership: Membership },
+  desired: { structure: Structure; membership: Membership; holds?: Holds },
   reported: ReadonlyMap<string, readonly ReportedServer[]>,
   left: Membership = new Map(),
-  optionsInFile: ReadonlyMap<string, string> = new Map(),
+  inFile: ServersInFile = { members: new Map(), options: new Map() },
 ): Membership {
   const membership = new Map(desired.membership);
   for (const { name: backend } of desired.structure.proxies) {
     if (membership.has(backend)) continue;
     const before = left.get(backend) ?? [];
     const known = new Map<string, Server>(before.map((server) => [server.name, server]));
+    const members = left.has(backend) ? known : inFile.members.get(backend);
+    const held = heldServers(desired.holds?.get(backend));
     const servers = (reported.get(backend) ?? [])
       .filter(
-        ({ name, address, state }) => state === 'ready' && SERVER_NAME.test(name) && isIP(address) !== 0,
+        ({ name, address, state }) =>
+          (state === 'ready' || members?.has(name) === true) && SERVER_NAME.test(name) && isIP(address) !== 0,
       )
       .map((server): Server => {
         const kept = known.get(server.name);
-        if (kept?.weight === server.weight && kept.id === server.id && kept.state === server.state)
-          return kept;
-        const { name, id, address, port, weight, state } = server;
-        const options = kept?.options ?? optionsInFile.get(name) ?? '';
+        const { name, id, address, port, weight } = server;
+        const state = held.get(name.replace(MARK, '')) ?? 'ready';
+        if (kept?.weight === weight && kept.id === id && kept.state === state) return kept;
+        const options = kept?.options ?? inFile.options.get(name) ?? '';
         return { name: name as ServerName, id, address, port, weight, state, options };
       })
       .sort(byServerName);
@@ -304,12 +312,58 @@ export function adoptServers(
 
 const MARK = /:([0-9a-f]{8})$/;
 
-/** The own options of the servers in a file that Tandem wrote: their names say how they must read. */
-export function optionsInFile(text: string): ReadonlyMap<string, string> {
+/** By what an instance's server is called without a mark. Only the empty name leaves no `_` before the address. */
+function heldServers(holds: ReadonlyMap<InstanceId, HoldKind> = new Map()): ReadonlyMap<string, HoldKind> {
+  return new Map(
+    [...holds].flatMap(([id, kind]): [string, HoldKind][] => {
+      const name = id.replaceAll(/[[\]]/g, '');
+      return name.startsWith('_')
+        ? [
+            [name, kind],
+            [name.slice(1), kind],
+          ]
+        : [[name, kind]];
+    }),
+  );
+}
+
+/** The same membership as it is to be written down: who is held by somebody else is out of rotation there, too. */
+export function withHolds(
+  membership: Membership,
+  holds: ReadonlyMap<string, ReadonlyMap<string, HoldKind>>,
+): Membership {
+  if (holds.size === 0) return membership;
+  const held = new Map(membership);
+  for (const [backend, kinds] of holds) {
+    const servers = membership.get(backend) ?? [];
+    if (servers.some(({ name }) => kinds.has(name)))
+      held.set(
+        backend,
+        servers.map((server) => ({ ...server, state: kinds.get(server.name) ?? server.state })),
+      );
+  }
+  return held;
+}
+
+/** The servers of a file that Tandem wrote. */
+export interface ServersInFile {
+  /** Their names, by backend. */
+  readonly members: ReadonlyMap<string, ReadonlySet<string>>;
+  /** The own options of those that have any. */
+  readonly options: ReadonlyMap<string, string>;
+}
+
+/** Names of servers with options of their own say how these must read. */
+export function serversInFile(text: string): ServersInFile {
+  const members = new Map<string, Set<string>>();
+  let section = new Set<string>();
   const found = new Map<string, string>();
   for (const line of text.split('\n')) {
     const [keyword, name = '', ...words] = line.trim().split(' ');
-    const mark = keyword === 'server' ? MARK.exec(name)?.[1] : undefined;
+    if (keyword === 'backend') members.set(name, (section = new Set()));
+    if (keyword !== 'server') continue;
+    section.add(name);
+    const mark = MARK.exec(name)?.[1];
     if (mark === undefined) continue;
     const end = words.at(-1) === 'disabled' ? -1 : words.length;
     for (let start = 1; start < words.length; start += 1) {
@@ -317,7 +371,7 @@ export function optionsInFile(text: string): ReadonlyMap<string, string> {
       if (markOf(options) === mark) found.set(name, options);
     }
   }
-  return found;
+  return { members, options: found };
 }
 
 /** `10.0.0.1:80` or `[::1]:80` as HAProxy writes addresses. */

@@ -2,12 +2,20 @@ import { TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
 import type { Membership } from './membership.ts';
-import type { RunningBackends } from './plan.ts';
+import { addressOf, hasAgent, type RunningBackends } from './plan.ts';
 import type { RunningView } from './running-view.ts';
 import { converse, type Running, type RunningIdentity } from './runtime.ts';
 import { parseNumber, parsePassed, parseQuiet } from './server-state.ts';
+import type { Structure } from './structure.ts';
 import { abilitiesOf } from './versions.ts';
 import type { Workers } from './workers.ts';
+
+/** What a running HAProxy was left with. */
+export interface Kept {
+  /** Undefined while nothing has been brought about. */
+  readonly structure: Structure | undefined;
+  readonly membership: Membership;
+}
 
 /** Finds out what happens in a running HAProxy by itself, or by other hands. */
 export interface Observer {
@@ -19,7 +27,7 @@ export interface Observer {
    * Reads everything anew into the view. Says whether something is not as it was left. Rejects with
    * `HAPROXY_UNREACHABLE` when another worker answers.
    */
-  compare(view: RunningView, membership: Membership, signal: AbortSignal): Promise<boolean>;
+  compare(view: RunningView, kept: Kept, signal: AbortSignal): Promise<boolean>;
   /**
    * Asks after servers that wait for something: a first check, or the end of their sessions. Says whether there is
    * something to do for one of them now.
@@ -47,11 +55,12 @@ export function createObserver({ runtimeSocket, foreignHolds }: HaproxyConfig, w
   return {
     read,
     isCompareDue: () => performance.now() >= nextReadingAt,
-    async compare(view, membership, signal) {
+    async compare(view, { structure, membership }, signal) {
       const { backends, ...identity } = await read(view.expected(membership), signal);
       if (!isSameWorker(identity, view.identity))
         throw new TandemError('HAPROXY_UNREACHABLE', 'another worker has taken over');
-      return view.learn(backends, membership, foreignHolds === 'respect');
+      const agents = agentsOf(structure, membership);
+      return view.learn(backends, membership, { respectsHolds: foreignHolds === 'respect', agents });
     },
     async tend(view, membership, signal) {
       const now = performance.now();
@@ -61,14 +70,26 @@ export function createObserver({ runtimeSocket, foreignHolds }: HaproxyConfig, w
         const passed = await askState(runtimeSocket, gated, parsePassed, signal);
         isDue = view.release((backend, name) => passed.get(backend)?.has(name) === true, now);
       }
-      if (now < nextSampleAt || !abilitiesOf(view.identity.version).deletesDrained) return isDue;
+      if (now < nextSampleAt) return isDue;
       nextSampleAt = now + SAMPLE_INTERVAL_MS;
-      const leaving = view.leaving(membership);
-      if (leaving.size === 0) return isDue;
+      const { deletesDrained } = abilitiesOf(view.identity.version);
+      const leaving = view.leaving(membership, deletesDrained);
+      const startedAt = performance.now();
       const quiet = await findQuiet(runtimeSocket, [...leaving.keys()], signal);
-      return view.sample(leaving, (backend, name) => quiet.get(backend)?.has(name) === true) || isDue;
+      const askedAt = performance.now();
+      nextSampleAt = askedAt + Math.max(SAMPLE_INTERVAL_MS, READING_SHARE * (askedAt - startedAt));
+      return view.sample(leaving, (backend, name) => quiet.get(backend)?.has(name) === true, now) || isDue;
     },
   };
+}
+
+/** The members with an agent, as `BACKEND/SERVER`. */
+function agentsOf(structure: Structure | undefined, membership: Membership): ReadonlySet<string> {
+  const agents = new Set<string>();
+  for (const proxy of structure?.proxies ?? [])
+    for (const server of membership.get(proxy.name) ?? [])
+      if (hasAgent(proxy, server)) agents.add(addressOf(proxy.name, server.name));
+  return agents;
 }
 
 /** By backend, its servers without a session or a waiting request. */
@@ -77,6 +98,7 @@ export async function findQuiet(
   backends: readonly string[],
   signal?: AbortSignal,
 ): Promise<ReadonlyMap<string, ReadonlySet<string>>> {
+  if (backends.length === 0) return new Map();
   const numbers = await askState(socket, backends, parseNumber, signal);
   // By its name HAProxy would take the frontend of the same name, which has no servers (seen on 2.6).
   const questions = backends.map((backend) => `show stat ${numbers.get(backend) ?? backend} 4 -1`);

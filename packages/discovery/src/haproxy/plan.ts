@@ -41,8 +41,10 @@ export interface Plan {
   readonly steps: readonly Step[];
   /** The backends that were planned, as they are once every step is taken. Servers as wanted are the wanted objects. */
   readonly outcome: RunningBackends;
-  /** Needed for what no step can do. */
+  /** Needed for what no step can do. Whatever a step can do does not wait for it. */
   readonly reload: ReloadReason | undefined;
+  /** The backends that are not as wanted before a reload. */
+  readonly unfinished: ReadonlySet<string>;
 }
 
 /** What is to be considered beside what runs and what is wanted: servers, each as `BACKEND/SERVER`. */
@@ -53,6 +55,8 @@ export interface Circumstances {
   readonly left: ReadonlySet<string>;
   /** Out of rotation, and without a session for long enough. */
   readonly quiet: ReadonlySet<string>;
+  /** Drained for so long that whoever still sticks to it has to go elsewhere. */
+  readonly overdue: ReadonlySet<string>;
   /** Whether a backend has been planned before, from these two, and nothing was left to do. */
   readonly isSettled: (
     backend: string,
@@ -65,6 +69,7 @@ export const ORDINARY: Circumstances = {
   waiting: new Set(),
   left: new Set(),
   quiet: new Set(),
+  overdue: new Set(),
   isSettled: () => false,
 };
 
@@ -85,12 +90,13 @@ export function planChanges(
 ): Plan {
   if (running.mark !== desired.mark) {
     const reload = { kind: 'structure-changed', running: running.mark, wanted: desired.mark } as const;
-    return { steps: [], outcome: new Map(), reload };
+    return { steps: [], outcome: new Map(), reload, unfinished: new Set() };
   }
   const abilities = abilitiesOf(running.version);
   const gains: Step[] = [];
   const losses: Step[] = [];
   const outcome = new Map<string, readonly ReportedServer[]>();
+  const unfinished = new Set<string>();
   let reload: ReloadReason | undefined;
   for (const proxy of desired.structure.proxies) {
     const wanted = desired.membership.get(proxy.name);
@@ -98,14 +104,14 @@ export function planChanges(
     const present = running.backends.get(proxy.name) ?? [];
     if (circumstances.isSettled(proxy.name, present, wanted)) continue;
     const plan = planBackend(proxy, { present, wanted, abilities, circumstances });
-    if (plan.kind === 'reload') reload ??= reasonFor(plan, running.version);
-    else {
-      gains.push(...plan.gains);
-      losses.push(...plan.losses);
-      outcome.set(proxy.name, plan.outcome);
-    }
+    gains.push(...plan.gains);
+    losses.push(...plan.losses);
+    outcome.set(proxy.name, plan.outcome);
+    if (plan.reason === undefined) continue;
+    unfinished.add(proxy.name);
+    reload ??= versioned(plan.reason, running.version);
   }
-  return { steps: [...gains, ...losses], outcome, reload };
+  return { steps: [...gains, ...losses], outcome, reload, unfinished };
 }
 
 /** Whether a step takes traffic from a server, or the server itself away. */
@@ -121,20 +127,23 @@ export function isGated(proxy: Proxy, server: Server): boolean {
   );
 }
 
-type BackendPlan =
-  | {
-      readonly kind: 'update';
-      readonly gains: readonly Step[];
-      readonly losses: readonly Step[];
-      readonly outcome: readonly ReportedServer[];
-    }
-  | { readonly kind: 'reload'; readonly reason: UnversionedReason };
+/** Whether an agent beside the server has its say about its weight, and whether it serves. */
+export function hasAgent(proxy: Proxy, server: Server): boolean {
+  return checksOf(`${proxy.serverOptions} ${server.options}`).includes('agent');
+}
+
+interface BackendPlan {
+  readonly gains: readonly Step[];
+  readonly losses: readonly Step[];
+  readonly outcome: readonly ReportedServer[];
+  readonly reason: UnversionedReason | undefined;
+}
 
 type UnversionedReason =
   | Exclude<ReloadReason, { kind: 'option-not-dynamic' }>
   | Omit<Extract<ReloadReason, { kind: 'option-not-dynamic' }>, 'version'>;
 
-function reasonFor({ reason }: { reason: UnversionedReason }, version: string): ReloadReason {
+function versioned(reason: UnversionedReason, version: string): ReloadReason {
   return reason.kind === 'option-not-dynamic' ? { ...reason, version } : reason;
 }
 
@@ -146,45 +155,48 @@ interface BackendScene {
 }
 
 function planBackend(proxy: Proxy, scene: BackendScene): BackendPlan {
-  const { present, wanted, abilities, circumstances } = scene;
-  const { open, others } = compare(present, wanted);
+  const { wanted, abilities, circumstances } = scene;
+  const { open, others } = compare(proxy.name, scene);
   const gains: Step[] = [];
   const losses: Step[] = [];
-  let members: ReportedServer[] | undefined;
-  let isAnyWaiting = false;
+  let reason: UnversionedReason | undefined;
+  let members: (ReportedServer | undefined)[] | undefined;
+  let isAnyToCome = false;
   for (const index of open) {
     const server = wanted[index] as Server;
     const found = others.get(server.name);
-    others.delete(server.name);
     const planned = planMember(proxy, found, server, scene);
-    if (planned.reason !== undefined) return { kind: 'reload', reason: planned.reason };
+    // What has its name and not its address is another one, which goes as whoever has no place here.
+    if (planned.member !== undefined) others.delete(server.name);
+    reason ??= planned.reason;
     for (const step of planned.steps) (isLoss(step) ? losses : gains).push(step);
-    isAnyWaiting ||= planned.isWaiting === true;
-    if (planned.state === undefined || planned.state === server.state) continue;
+    isAnyToCome ||= planned.isToCome;
+    if (planned.member === server) continue;
     members ??= [...wanted];
-    members[index] = { ...server, state: planned.state };
+    members[index] = planned.member;
   }
-  // Nobody else serves before the first check of those that wait: who leaves stays until then.
-  const canDrain = !isAnyWaiting || members?.some(({ state }) => state === 'ready') === true;
+  const there = members?.filter((member) => member !== undefined) ?? wanted;
+  // Nobody else serves before those to come are there: who leaves stays until then, all of them, since one alone may
+  // be the one that has died.
+  const canDrain = !isAnyToCome || there.some(({ state }) => state === 'ready');
   const rest = planOthers(proxy.name, [...others.values()], { canDrain, abilities, circumstances });
   const count = rest.outcome.length;
-  if (count > abilities.maxTombstones)
-    return { kind: 'reload', reason: { kind: 'too-many-tombstones', backend: proxy.name, count } };
+  if (count > abilities.maxTombstones) reason ??= { kind: 'too-many-tombstones', backend: proxy.name, count };
   return {
-    kind: 'update',
     gains,
     losses: [...losses, ...rest.losses],
-    outcome: count === 0 ? (members ?? wanted) : [...(members ?? wanted), ...rest.outcome],
+    outcome: count === 0 ? there : [...there, ...rest.outcome],
+    reason,
   };
 }
 
 /**
- * The places of the wanted servers that are not there as they are wanted, and those that are there beside the others.
+ * The places of the wanted servers that are not there as they shall be, and those that are there beside the others.
  * Both lists are mostly in the same order, and the same objects.
  */
 function compare(
-  present: readonly ReportedServer[],
-  wanted: readonly Server[],
+  backend: string,
+  { present, wanted, circumstances }: BackendScene,
 ): { readonly open: readonly number[]; readonly others: Map<string, ReportedServer> } {
   const open: number[] = [];
   const others = new Map<string, ReportedServer>();
@@ -195,7 +207,7 @@ function compare(
       index += 1;
       next = wanted[index];
     }
-    if (wanted[index] === found) index += 1;
+    if (wanted[index] === found && !isDrained(backend, found, circumstances)) index += 1;
     else others.set(found.name, found);
   }
   for (; index < wanted.length; index += 1) open.push(index);
@@ -215,23 +227,38 @@ function planOthers(
   const losses: Step[] = [];
   const outcome: ReportedServer[] = [];
   for (const server of others) {
-    const isQuiet = abilities.deletesDrained && circumstances.quiet.has(addressOf(backend, server.name));
-    if (server.state !== 'ready' && isQuiet) {
+    const isServing = server.state === 'ready';
+    const isQuiet = circumstances.quiet.has(addressOf(backend, server.name));
+    if (!isServing && isQuiet && abilities.deletesDrained) {
       losses.push({ kind: 'delete', backend, server: server.name });
-    } else if (server.state === 'ready' && canDrain) {
+    } else if (isServing && canDrain) {
       losses.push({ kind: 'drain', backend, server: server.name });
       outcome.push({ ...server, state: 'drain' });
+    } else if (isDrained(backend, server, circumstances)) {
+      losses.push({ kind: 'maint', backend, server: server.name });
+      outcome.push({ ...server, state: 'maint' });
     } else outcome.push(server);
   }
   return { losses, outcome };
 }
 
+/**
+ * Whether a drain has done its service. HAProxy goes on sending to a drained server whoever is bound to it by a cookie
+ * or a stick table, and goes on checking it; maintenance lets sessions finish and takes no new ones.
+ */
+function isDrained(backend: string, { name, state }: ReportedServer, circumstances: Circumstances): boolean {
+  if (state !== 'drain') return false;
+  const address = addressOf(backend, name);
+  return circumstances.quiet.has(address) || circumstances.overdue.has(address);
+}
+
 interface PlannedMember {
   readonly steps: readonly Step[];
-  /** What it is for the time being, unless what is wanted of it. */
-  readonly state?: ServerState;
-  /** For its first check. */
-  readonly isWaiting?: boolean;
+  /** As it is once the steps are taken: the wanted object if it is as wanted, undefined when it is not there. */
+  readonly member: ReportedServer | undefined;
+  /** Not in rotation before its first check, or a reload. */
+  readonly isToCome: boolean;
+  /** What no step can do. */
   readonly reason?: UnversionedReason;
 }
 
@@ -242,31 +269,65 @@ function planMember(
   { abilities, circumstances }: BackendScene,
 ): PlannedMember {
   const backend = proxy.name;
+  const isServing = server.state === 'ready';
+  const later = (reason: UnversionedReason) => ({
+    steps: [],
+    member: undefined,
+    isToCome: isServing,
+    reason,
+  });
   if (found === undefined) {
     const reason = whyNotAdded(proxy, server, abilities);
-    if (reason !== undefined) return { steps: [], reason };
-    const state = server.state === 'ready' && isGated(proxy, server) ? 'maint' : server.state;
+    if (reason !== undefined) return later(reason);
+    const state = isServing && isGated(proxy, server) ? 'maint' : server.state;
     return {
       steps: [{ kind: 'add', backend, server, serverOptions: proxy.serverOptions, state }],
-      state,
-      isWaiting: state !== server.state,
+      member: inState(server, state),
+      isToCome: state !== server.state,
     };
   }
   if (found.address !== server.address || found.port !== server.port)
-    return { steps: [], reason: { kind: 'server-moved', backend, server: server.name } };
-  const steps: Step[] = [];
-  if (found.weight !== server.weight) {
-    const line = staticLine(proxy);
-    if (line !== undefined) return { steps, reason: { kind: 'backend-not-dynamic', backend, line } };
-    steps.push({ kind: 'weight', backend, server: server.name, weight: server.weight });
+    return later({ kind: 'server-moved', backend, server: server.name });
+  const { state, isToCome } = stateOfMember(backend, found, server, circumstances);
+  const turn: Step[] = state === found.state ? [] : [{ kind: state, backend, server: server.name }];
+  if (found.weight === server.weight) return { steps: turn, member: inState(server, state), isToCome };
+  const asFound = { ...server, weight: found.weight, state };
+  if (hasAgent(proxy, server)) return { steps: turn, member: asFound, isToCome };
+  const line = staticLine(proxy);
+  if (line === undefined) {
+    const weigh: Step = { kind: 'weight', backend, server: server.name, weight: server.weight };
+    return { steps: [weigh, ...turn], member: inState(server, state), isToCome };
   }
-  if (found.state === server.state) return { steps };
-  if (server.state === 'ready') {
-    const address = addressOf(backend, server.name);
-    const isWaiting = found.state === 'maint' && circumstances.waiting.has(address);
-    if (isWaiting || circumstances.left.has(address)) return { steps, state: found.state, isWaiting };
+  return { steps: turn, member: asFound, isToCome, reason: { kind: 'backend-not-dynamic', backend, line } };
+}
+
+/** What a member that is there becomes now. */
+function stateOfMember(
+  backend: string,
+  found: ReportedServer,
+  server: Server,
+  circumstances: Circumstances,
+): { readonly state: ServerState; readonly isToCome: boolean } {
+  const address = addressOf(backend, server.name);
+  switch (server.state) {
+    case 'ready': {
+      const isToCome = found.state === 'maint' && circumstances.waiting.has(address);
+      const isLeft = isToCome || circumstances.left.has(address);
+      return { state: isLeft ? found.state : 'ready', isToCome };
+    }
+    case 'drain':
+      // Who is held to drain and has nothing left to finish is as well off in maintenance.
+      return {
+        state: found.state === 'maint' || isDrained(backend, found, circumstances) ? 'maint' : 'drain',
+        isToCome: false,
+      };
+    case 'maint':
+      return { state: 'maint', isToCome: false };
   }
-  return { steps: [...steps, { kind: server.state, backend, server: server.name }] };
+}
+
+function inState(server: Server, state: ServerState): Server {
+  return state === server.state ? server : { ...server, state };
 }
 
 /** What keeps a server from being added at run time, known without having tried. */

@@ -1,13 +1,36 @@
 import type { HoldKind } from '../output.ts';
-import type { Membership, ReportedServer } from './membership.ts';
-import { addressOf, type Circumstances, type Plan, type RunningBackends, type Step } from './plan.ts';
+import type { Membership, ReportedServer, Server, ServerState } from './membership.ts';
+import {
+  addressOf,
+  type Circumstances,
+  isGated,
+  type Plan,
+  type RunningBackends,
+  type Step,
+} from './plan.ts';
 import type { Running, RunningIdentity } from './runtime.ts';
+import type { Structure } from './structure.ts';
+
+type Readings = Readonly<Record<'before' | 'now' | 'wanted', readonly ReportedServer[]>>;
 
 /** Servers that somebody else holds, by backend and name. */
 export type ForeignHolds = ReadonlyMap<string, ReadonlyMap<string, HoldKind>>;
 
-/** Looks that a drained server has to be without sessions before it may be deleted. */
+/** Looks that a drained server has to be without sessions before its drain is over. */
 const QUIET_SAMPLES = 2;
+/**
+ * A drain ends after this time in any case: clients that stick to a server would otherwise keep it for ever. What has
+ * begun may still finish, unless the owner of the service wants it cut (`on-marked-down shutdown-sessions`).
+ */
+const DRAIN_DEADLINE_MS = 30_000;
+
+/** By whom a member may be taken out of rotation beside the catalog. */
+export interface Authorities {
+  /** Whether the will of others is respected. */
+  readonly respectsHolds: boolean;
+  /** The servers, as `BACKEND/SERVER`, about whose weight and state an agent has its say. */
+  readonly agents: ReadonlySet<string>;
+}
 
 /**
  * What one worker of HAProxy is known to have: read once, then kept in step by exact answers alone, until there is a
@@ -25,7 +48,12 @@ export class RunningView {
   >();
   /** How often in a row a server out of rotation was found without sessions. */
   readonly #samples = new Map<string, number>();
+  /** When a server was first found in drain. */
+  readonly #drainedAt = new Map<string, number>();
+  readonly #overdue = new Set<string>();
   readonly #left = new Map<string, Map<string, HoldKind>>();
+  /** Out of rotation because their agent wants it so. */
+  readonly #byAgent = new Set<string>();
   #isInDoubt = false;
 
   constructor({ backends, ...identity }: Running) {
@@ -56,36 +84,80 @@ export class RunningView {
   }
 
   /**
-   * Takes over a new reading of the same worker. Says whether something is not as it was left. With
-   * `respectsHolds`, a member that had been left in rotation and is not any more is somebody's will.
+   * Takes over a new reading of the same worker. Says whether something is not as it was left, but by an agent, whose
+   * business it is. With `respectsHolds`, a member that had been left in rotation and is not any more is somebody's
+   * will.
    */
-  learn(backends: RunningBackends, wanted: Membership, respectsHolds: boolean): boolean {
+  learn(backends: RunningBackends, wanted: Membership, authorities: Authorities): boolean {
     let isChanged = false;
     for (const backend of new Set([...this.#backends.keys(), ...backends.keys()])) {
       const before = this.#backends.get(backend) ?? [];
       const now = backends.get(backend) ?? [];
       if (before === now) continue;
-      if (respectsHolds) this.#noticeHolds(backend, { before, now, wanted: wanted.get(backend) ?? [] });
+      const readings = { before, now, wanted: wanted.get(backend) ?? [] };
+      this.#noticeAgents(backend, readings, authorities.agents);
+      if (authorities.respectsHolds) this.#noticeHolds(backend, readings, authorities.agents);
       this.#backends.set(backend, now);
       this.#settled.delete(backend);
-      isChanged ||= wanted.has(backend);
+      isChanged ||= wanted.has(backend) && !this.#isAgentsWork(backend, readings, authorities.agents);
     }
     this.#isInDoubt = false;
     return isChanged;
   }
 
-  #noticeHolds(
-    backend: string,
-    { before, now, wanted }: Readonly<Record<'before' | 'now' | 'wanted', readonly ReportedServer[]>>,
-  ): void {
+  #noticeAgents(backend: string, { before, now, wanted }: Readings, agents: ReadonlySet<string>): void {
+    if (agents.size === 0) return;
+    const served = new Set(before.filter(({ state }) => state === 'ready').map(({ name }) => name));
+    const members = new Set(wanted.filter(({ state }) => state === 'ready').map(({ name }) => name));
+    for (const { name, state } of now) {
+      const address = addressOf(backend, name);
+      const isOut = state !== 'ready' && members.has(name) && agents.has(address);
+      if (!isOut) this.#byAgent.delete(address);
+      else if (served.has(name)) this.#byAgent.add(address);
+    }
+  }
+
+  /** Whether two readings differ in nothing but what agents have a say about. */
+  #isAgentsWork(backend: string, { before, now }: Readings, agents: ReadonlySet<string>): boolean {
+    if (agents.size === 0 || before.length !== now.length) return false;
+    const known = new Map(before.map((server) => [server.name, server]));
+    return now.every((server) => {
+      const was = known.get(server.name);
+      if (was === undefined || was.id !== server.id) return false;
+      if (was.address !== server.address || was.port !== server.port) return false;
+      const address = addressOf(backend, server.name);
+      if (!agents.has(address)) return was.weight === server.weight && was.state === server.state;
+      return was.state === server.state || server.state === 'ready' || this.#byAgent.has(address);
+    });
+  }
+
+  #noticeHolds(backend: string, { before, now, wanted }: Readings, agents: ReadonlySet<string>): void {
     const served = new Set(before.filter(({ state }) => state === 'ready').map(({ name }) => name));
     const members = new Set(wanted.filter(({ state }) => state === 'ready').map(({ name }) => name));
     const held = this.#left.get(backend) ?? new Map<string, HoldKind>();
     const holds = now.flatMap(({ name, state }): [string, HoldKind][] =>
-      state !== 'ready' && members.has(name) && (served.has(name) || held.has(name)) ? [[name, state]] : [],
+      state !== 'ready' &&
+      members.has(name) &&
+      !agents.has(addressOf(backend, name)) &&
+      (served.has(name) || held.has(name))
+        ? [[name, state]]
+        : [],
     );
     if (holds.length > 0) this.#left.set(backend, new Map(holds));
     else this.#left.delete(backend);
+  }
+
+  /** Takes over whom somebody else has held in a worker before this one, as far as they are out of rotation here, too. */
+  inherit(holds: ForeignHolds, wanted: Membership): void {
+    for (const [backend, held] of holds) {
+      const members = new Set<string>(
+        wanted.get(backend)?.flatMap(({ name, state }) => (state === 'ready' ? [name] : [])),
+      );
+      const still = (this.#backends.get(backend) ?? []).flatMap(({ name, state }): [string, HoldKind][] =>
+        state !== 'ready' && held.has(name) && members.has(name) ? [[name, state]] : [],
+      );
+      if (still.length > 0) this.#left.set(backend, new Map(still));
+    }
   }
 
   get foreignHolds(): ForeignHolds {
@@ -99,8 +171,9 @@ export class RunningView {
     const quiet = [...this.#samples].filter(([, count]) => count >= QUIET_SAMPLES);
     return {
       waiting: new Set(this.#waiting.keys()),
-      left: new Set(left),
+      left: new Set([...left, ...this.#byAgent]),
       quiet: new Set(quiet.map(([address]) => address)),
+      overdue: this.#overdue,
       isSettled: (backend, _present, wanted) => this.#settled.get(backend) === wanted,
     };
   }
@@ -113,12 +186,18 @@ export class RunningView {
         .flatMap((step) => this.#stillThere(backend, step));
       this.#backends.set(backend, kept.length === 0 ? outcome : [...outcome, ...kept]);
       const members = wanted.get(backend);
-      if (members !== undefined) this.#settled.set(backend, members);
+      if (members !== undefined && !plan.unfinished.has(backend)) this.#settled.set(backend, members);
+      else this.#settled.delete(backend);
       this.#forgetHoldsBeside(backend, members ?? []);
     }
-    for (const step of plan.steps)
-      if (step.kind === 'delete' || step.kind === 'ready')
-        this.#samples.delete(addressOf(step.backend, step.server));
+    for (const step of plan.steps) {
+      if (step.kind !== 'delete' && step.kind !== 'ready' && step.kind !== 'maint') continue;
+      const address = addressOf(step.backend, step.server);
+      // Whoever is in maintenance has to be quiet once more before it is deleted: nothing may end there meanwhile.
+      this.#samples.delete(address);
+      this.#drainedAt.delete(address);
+      this.#overdue.delete(address);
+    }
   }
 
   #stillThere(backend: string, step: Step): ReportedServer[] {
@@ -146,6 +225,20 @@ export class RunningView {
     return new Set([...this.#waiting.values()].map(({ backend }) => backend));
   }
 
+  /** Those members wait again that were waiting in this worker before it was seen with these eyes. */
+  waitAgain(structure: Structure, wanted: Membership, now: number): void {
+    for (const proxy of structure.proxies) {
+      if (proxy.firstCheckMs === undefined) continue;
+      const members = new Map<string, Server>(wanted.get(proxy.name)?.map((server) => [server.name, server]));
+      for (const { name, state } of this.#backends.get(proxy.name) ?? []) {
+        const server = members.get(name);
+        const isFree = server?.state === 'ready' && this.#left.get(proxy.name)?.has(name) !== true;
+        if (state === 'maint' && isFree && isGated(proxy, server))
+          this.wait(proxy.name, name, now + proxy.firstCheckMs);
+      }
+    }
+  }
+
   /** Lets those go whose check has passed or whose time is over. Says whether there are any. */
   release(passed: (backend: string, name: string) => boolean, now: number): boolean {
     let isAny = false;
@@ -158,36 +251,49 @@ export class RunningView {
     return isAny;
   }
 
-  /** The backends with servers that have no place in the catalog and are out of rotation. */
-  leaving(wanted: Membership): ReadonlyMap<string, readonly string[]> {
-    const leaving = new Map<string, readonly string[]>();
+  /**
+   * By backend, the servers that wait for the end of their sessions: who is in drain and has no place in the catalog
+   * or is held so, and who is in maintenance and may be deleted.
+   */
+  leaving(wanted: Membership, deletesDrained: boolean): ReadonlyMap<string, readonly ReportedServer[]> {
+    const leaving = new Map<string, readonly ReportedServer[]>();
     for (const [backend, members] of wanted) {
       const present = this.#backends.get(backend);
-      if (present === undefined || present === members) continue;
-      const names = new Set<string>(members.map(({ name }) => name));
-      const gone = present.filter(({ name, state }) => state !== 'ready' && !names.has(name));
-      if (gone.length > 0)
-        leaving.set(
-          backend,
-          gone.map(({ name }) => name),
-        );
+      if (present === undefined || present.every(({ state }) => state === 'ready')) continue;
+      const states = new Map<string, ServerState>(members.map(({ name, state }) => [name, state]));
+      const going = present.filter(({ name, state }) => {
+        const wish = states.get(name) ?? 'gone';
+        if (state === 'drain') return wish === 'gone' || wish === 'drain';
+        return state === 'maint' && wish === 'gone' && deletesDrained;
+      });
+      if (going.length > 0) leaving.set(backend, going);
     }
     return leaving;
   }
 
-  /** Counts who was found without sessions, in a row. Says whether somebody may be deleted now. */
+  /** Counts who was found without sessions, in a row. Says whether something may be done with one of them now. */
   sample(
-    leaving: ReadonlyMap<string, readonly string[]>,
+    leaving: ReadonlyMap<string, readonly ReportedServer[]>,
     isQuiet: (backend: string, name: string) => boolean,
+    now: number,
   ): boolean {
-    const before = new Map(this.#samples);
+    const samples = new Map(this.#samples);
+    const drainedAt = new Map(this.#drainedAt);
     this.#samples.clear();
+    this.#drainedAt.clear();
+    this.#overdue.clear();
     let isAny = false;
-    for (const [backend, names] of leaving) {
-      for (const name of names.filter((name) => isQuiet(backend, name))) {
-        const count = (before.get(addressOf(backend, name)) ?? 0) + 1;
-        this.#samples.set(addressOf(backend, name), count);
-        if (count < QUIET_SAMPLES) continue;
+    for (const [backend, servers] of leaving) {
+      for (const { name, state } of servers) {
+        const address = addressOf(backend, name);
+        const count = isQuiet(backend, name) ? (samples.get(address) ?? 0) + 1 : 0;
+        if (count > 0) this.#samples.set(address, count);
+        if (state === 'drain') {
+          const since = drainedAt.get(address) ?? now;
+          this.#drainedAt.set(address, since);
+          if (now - since >= DRAIN_DEADLINE_MS) this.#overdue.add(address);
+        }
+        if (count < QUIET_SAMPLES && !this.#overdue.has(address)) continue;
         this.#settled.delete(backend);
         isAny = true;
       }

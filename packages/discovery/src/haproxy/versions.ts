@@ -24,8 +24,13 @@ const SINCE_2_8 = 'shard/1';
 const SINCE_3_0 = 'cookie/1 guid/1 hash-key/1 set-proxy-v2-tlv-fmt/1 curves/1 sigalgs/1';
 const SINCE_3_2 = 'init-state/1 idle-ping/1 strict-maxconn check-reuse-pool pool-conn-name/1';
 
-/** A tombstone costs about 5.5 KB. Where they are deleted one by one, many at once are only a moment's matter. */
-const FEW = 200;
+/**
+ * A tombstone costs about 5.5 KB and, in maintenance, no checks. Where they cannot be deleted, a thousand of them are
+ * ten deploys of a hundred instances that all get new addresses. A reload then is the softer way: it drops nothing,
+ * while nobody has fixed in Debian's 2.6 what a deletion may do to a server that something still refers to, and a crash
+ * drops everything. Where they are deleted one by one, many at once are only a moment's matter.
+ */
+const FEW = 1_000;
 const MANY = 2_000;
 
 /** The newest first; a version between two rows can what the row below it can. */

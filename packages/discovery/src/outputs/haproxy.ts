@@ -7,6 +7,7 @@ import type { HaproxyConfig } from '../config/haproxy.ts';
 import { type Applier, createApplier } from '../haproxy/apply.ts';
 import type { PartAside } from '../haproxy/choose-structure.ts';
 import { createDesiredBuilder, type Desired } from '../haproxy/desired.ts';
+import { createForeignHoldsStore } from '../haproxy/foreign-holds-store.ts';
 import { keepApplied } from '../haproxy/keep-applied.ts';
 import { createHaproxyProcess, type HaproxyProcess } from '../haproxy/process.ts';
 import { readSpares } from '../haproxy/routing.ts';
@@ -62,10 +63,12 @@ class AppliedHaproxy implements HaproxyOutput {
     this.#log = log;
     this.#process = createHaproxyProcess(config, { log, onExit: () => this.#wake.set(true) });
     const store = createStructureStore(path.join(stateDir, 'structure.json'), log);
+    const foreignHolds = createForeignHoldsStore(path.join(stateDir, 'foreign-holds.json'), log);
     this.#applier = createApplier({
       config,
       process: this.#process,
       store,
+      foreignHolds,
       log,
       onForeignHolds: (holds) =>
         log.info(
