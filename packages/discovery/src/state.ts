@@ -1,7 +1,7 @@
 import { formatEndpoint, type InstanceId, instanceId, type Rejection } from '@tandem/core';
 
 import type { Following } from './following.ts';
-import type { SetAside } from './haproxy/vet.ts';
+import type { SetAside } from './haproxy/parts.ts';
 import type { HoldKind } from './output.ts';
 import type { Selection } from './selection.ts';
 

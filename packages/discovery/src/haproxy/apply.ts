@@ -19,7 +19,8 @@ import { type ForeignHolds, RunningView } from './running-view.ts';
 import { type Executed, executeSteps, type Running, type RunningIdentity } from './runtime.ts';
 import type { StructureStore } from './structure-store.ts';
 import { mapFilesOf } from './structure.ts';
-import type { SetAside } from './vet.ts';
+import type { SetAside } from './parts.ts';
+import { type Limits, NO_LIMITS } from './vet.ts';
 import { createWorkers, type Workers } from './workers.ts';
 
 /** Makes HAProxy, and the file on disk, what is desired; one call at a time. */
@@ -35,6 +36,8 @@ export interface Applier {
   look(signal: AbortSignal): Promise<Look>;
   /** What an operator may want to see. */
   status(): ApplierStatus;
+  /** Ends what goes on in the background; after the signal of the others was aborted. */
+  end(): Promise<void>;
 }
 
 export interface ApplierStatus {
@@ -63,7 +66,8 @@ export interface ApplierDeps {
   readonly onForeignHolds?: (holds: ForeignHolds) => void;
 }
 
-interface Chosen extends Desired, RenderedParts {}
+interface Chosen extends Described, RenderedParts {}
+type Described = Pick<Desired, 'structure' | 'membership' | 'routes'>;
 
 /** What is being brought about, and the write of its file that goes on beside it. */
 interface Work {
@@ -100,6 +104,7 @@ class FileFirstApplier implements Applier {
   #view: RunningView | undefined;
   /** The servers that HAProxy was left with. */
   #members: Membership = new Map();
+  #limits: Limits = NO_LIMITS;
   readonly #health: KeptHealth;
   readonly #retryPace = createRetryPace();
   /** Nothing is left to do until the owner of HAProxy starts it. */
@@ -128,12 +133,16 @@ class FileFirstApplier implements Applier {
   async apply(desired: Desired, signal: AbortSignal): Promise<Applied> {
     const startedAt = performance.now();
     if (this.#view === undefined) await this.#prepare();
-    const { routes } = desired;
     const { good } = this.#chooser;
     // Before any text that names them, also one that is only to be checked.
-    await this.#routing.write(routes, good === undefined ? [] : mapFilesOf(good.structure));
-    const structure = await this.#chooser.choose(desired.structure, signal);
-    const membership = await this.#complete({ ...desired, structure }, signal);
+    const inUse = good === undefined ? [] : mapFilesOf(good.structure);
+    const former = desired.within(this.#limits).routes;
+    await this.#routing.write(former, inUse);
+    const { structure, limits } = await this.#chooser.choose(desired, signal);
+    this.#limits = limits;
+    const { routes, membership: wanted } = desired.within(limits);
+    if (routes !== former) await this.#routing.write(routes, inUse);
+    const membership = await this.#complete({ structure, membership: wanted, routes }, signal);
     const chosen = { structure, membership, routes, ...renderParts(structure, membership) };
     // The file first, the runtime second: whatever happens in between, a HAProxy that restarts comes up right.
     const writing = this.#write(chosen);
@@ -163,8 +172,12 @@ class FileFirstApplier implements Applier {
     return { running: this.#view?.identity, foreignHolds, setAside, complaint };
   }
 
+  end(): Promise<void> {
+    return this.#chooser.end();
+  }
+
   async look(signal: AbortSignal): Promise<Look> {
-    if (this.#chooser.isRetryDue()) return 'due';
+    if (this.#chooser.retry(signal)) return 'due';
     if (!(await this.#file.isIntact())) return 'disturbed';
     const view = this.#view;
     try {
@@ -246,7 +259,7 @@ class FileFirstApplier implements Applier {
    * A service of which nothing is known, because the registry has not spoken yet or the structure that goes without it
    * was refused, keeps the servers that HAProxy has: the file must not lose them.
    */
-  async #complete(desired: Desired, signal: AbortSignal): Promise<Membership> {
+  async #complete(desired: Described, signal: AbortSignal): Promise<Membership> {
     const { structure, membership } = desired;
     if (structure.proxies.every(({ name }) => membership.has(name))) return membership;
     const isKnown = this.#view !== undefined && !this.#view.isInDoubt;
@@ -260,7 +273,7 @@ class FileFirstApplier implements Applier {
   }
 
   /** What was tried has not worked: a HAProxy that restarts now has to come up with what ran before. */
-  async #putBack({ membership }: Desired): Promise<void> {
+  async #putBack({ membership }: Described): Promise<void> {
     const { good } = this.#chooser;
     if (good !== undefined) await this.#file.write(renderParts(good.structure, membership).parts);
     else if (this.#inherited !== undefined) await this.#file.write([Buffer.from(this.#inherited)]);

@@ -1,18 +1,24 @@
 import type { Rejection } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
-import type { Offers } from '../output.ts';
+import type { Offer, Offers } from '../output.ts';
 import { createLayout } from './layout.ts';
 import type { Routes } from './maps.ts';
 import { createMembershipBuilder, type Membership } from './membership.ts';
 import { placeMembership, type Spares } from './ports.ts';
+import type { Allowance } from './render.ts';
 import type { Structure } from './structure.ts';
+import type { Limits } from './vet.ts';
 
 /** What HAProxy shall be. */
 export interface Desired {
   readonly structure: Structure;
   readonly membership: Membership;
   readonly routes: Routes;
+  /** What servers may look like: to be vetted with the structure. */
+  readonly allowances: readonly Allowance[];
+  /** The same as far as HAProxy can have it. */
+  readonly within: (limits: Limits) => Pick<Desired, 'membership' | 'routes'>;
 }
 
 /**
@@ -32,11 +38,37 @@ export function createDesiredBuilder(
 } {
   const layOut = createLayout(config, spares);
   const buildMembership = createMembershipBuilder();
+  const buildPlain = createMembershipBuilder();
   return (offers) => {
     const services = [...offers.values()].map(({ service }) => service);
-    const { structure, assignment, placements, routes, unplaced } = layOut(services);
+    const layout = layOut(services);
+    const { structure, assignment, placements, routes, allowances, unplaced } = layout;
     const { membership, rejected } = buildMembership(offers, placements);
     const placed = placeMembership(membership, structure.portRanges, assignment);
-    return { desired: { structure, membership: placed, routes }, rejected, unplaced };
+    const within = ({ plain, unserved }: Limits) => {
+      if (plain.size === 0 && unserved.size === 0) return { membership: placed, routes };
+      const limited = new Map(placed);
+      const plainOffers = new Map([...offers].filter(([name]) => plain.has(name)).map(withoutOwnOptions));
+      for (const [backend, servers] of buildPlain(plainOffers, placements).membership)
+        limited.set(backend, servers);
+      for (const name of unserved) {
+        const backend = placements.get(name)?.backend;
+        if (backend !== undefined) limited.set(backend, NOBODY);
+      }
+      return {
+        membership: limited,
+        routes: unserved.size === 0 ? routes : layout.routesWithout(unserved),
+      };
+    };
+    return { desired: { structure, membership: placed, routes, allowances, within }, rejected, unplaced };
   };
+}
+
+const NOBODY: readonly never[] = [];
+
+/** A weight is no option of the line: it changes nothing of what HAProxy takes. */
+function withoutOwnOptions([name, offer]: [string, Offer]): [string, Offer] {
+  const { service } = offer;
+  const instanceOptions = service.config.instanceOptions.filter((option) => option === 'weight');
+  return [name, { ...offer, service: { ...service, config: { ...service.config, instanceOptions } } }];
 }

@@ -10,7 +10,8 @@ import {
   placeService,
   type Spares,
 } from './ports.ts';
-import { withoutIdleOptions } from './server-options.ts';
+import type { Allowance } from './render.ts';
+import { fullestOptions, withoutIdleOptions } from './server-options.ts';
 import { buildStructure, type Structure } from './structure.ts';
 
 /** Everything that follows from which services there are, whatever their instances. */
@@ -19,7 +20,11 @@ export interface Layout {
   readonly assignment: Assignment;
   /** By service; nothing for those that no backend serves. */
   readonly placements: ReadonlyMap<string, Placement>;
+  /** What servers may look like, for every service that a backend serves. */
+  readonly allowances: readonly Allowance[];
   readonly routes: Routes;
+  /** The routes without those that lead to these services. */
+  readonly routesWithout: (services: ReadonlySet<string>) => Routes;
   /** Services that are served nowhere, with the reason and what to do about it. */
   readonly unplaced: ReadonlyMap<string, string>;
 }
@@ -43,11 +48,19 @@ export function createLayout(
     known = services;
     const assignment = assignSpares(config, services, spares);
     spares = assignment.spares;
+    const placements = findPlacements(config, services, assignment);
     layout = {
       structure: withoutIdleOptions(buildStructure(config, services)),
       assignment,
-      placements: findPlacements(config, services, assignment),
+      placements,
+      allowances: findAllowances(services, placements),
       routes: buildRoutes(config, services, assignment),
+      routesWithout: (absent) =>
+        buildRoutes(
+          config,
+          services.filter(({ service }) => !absent.has(service)),
+          assignment,
+        ),
       unplaced: findUnplaced(config, services, assignment),
     };
     return layout;
@@ -65,6 +78,16 @@ function findPlacements(
       return placement === undefined ? [] : [[service.service, placement] as const];
     }),
   );
+}
+
+function findAllowances(
+  services: readonly DiscoveredService[],
+  placements: ReadonlyMap<string, Placement>,
+): Allowance[] {
+  return services.flatMap(({ service, config: { instanceOptions } }) => {
+    const placement = placements.get(service);
+    return placement === undefined ? [] : [{ service, ...placement, own: fullestOptions(instanceOptions) }];
+  });
 }
 
 function findUnplaced(

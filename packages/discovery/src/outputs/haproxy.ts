@@ -92,6 +92,7 @@ class AppliedHaproxy implements HaproxyOutput {
     } finally {
       signal.removeEventListener('abort', close);
       close();
+      await this.#applier.end();
       if (this.#config.onExit === 'stop') await this.#process.stop(STOP_GRACE_MS);
     }
   }
@@ -151,6 +152,7 @@ class AppliedHaproxy implements HaproxyOutput {
     return {
       look: (signal) => applier.look(signal),
       status: () => applier.status(),
+      end: () => applier.end(),
       apply: async (desired, signal) => {
         const startedAt = performance.now();
         try {
