@@ -41,6 +41,7 @@ export {
 export type { Allowance } from './haproxy/render.ts';
 export type { Structure } from './haproxy/structure.ts';
 export type { HoldKind, Offer, Offers, Output } from './output.ts';
+export { createBinary } from './haproxy/binary.ts';
 export { identify, isAlive } from './haproxy/identity.ts';
 export { backendsWithKeptHealth, createKeptHealth, downServers } from './haproxy/kept-health.ts';
 export { parseReloadAnswer, parseReloadCount } from './haproxy/master.ts';

@@ -8,6 +8,7 @@ import { createStructureChooser, RETRY_REFUSED_MS, type StructureChooser } from 
 import { type ConfigFile, createConfigFile } from './config-file.ts';
 import type { Desired } from './desired.ts';
 import { backendsWithKeptHealth, createKeptHealth, type KeptHealth } from './kept-health.ts';
+import { createLeftOut, type LeftOut } from './left-out.ts';
 import { adoptServers, type Membership, optionsInFile } from './membership.ts';
 import { isGated, type Plan, planChanges, type ReloadReason, type Step } from './plan.ts';
 import { createObserver, isSameWorker, type Observer } from './observe.ts';
@@ -105,6 +106,7 @@ class FileFirstApplier implements Applier {
   /** The servers that HAProxy was left with. */
   #members: Membership = new Map();
   #limits: Limits = NO_LIMITS;
+  readonly #leftOut: LeftOut;
   readonly #health: KeptHealth;
   readonly #retryPace = createRetryPace();
   /** Nothing is left to do until the owner of HAProxy starts it. */
@@ -126,6 +128,7 @@ class FileFirstApplier implements Applier {
     this.#file = createConfigFile(config.configFile);
     this.#health = createKeptHealth(config.runtimeSocket, deps.log);
     this.#routing = createRouting(deps);
+    this.#leftOut = createLeftOut(deps.log);
     const makeDirectories = () => this.#makeDirectories();
     this.#chooser = createStructureChooser({ ...deps, workers: this.#workers, makeDirectories });
   }
@@ -142,7 +145,8 @@ class FileFirstApplier implements Applier {
     this.#limits = limits;
     const { routes, membership: wanted } = desired.within(limits);
     if (routes !== former) await this.#routing.write(routes, inUse);
-    const membership = await this.#complete({ structure, membership: wanted, routes }, signal);
+    const complete = await this.#complete({ structure, membership: wanted, routes }, signal);
+    const membership = this.#leftOut.without(structure, complete);
     const chosen = { structure, membership, routes, ...renderParts(structure, membership) };
     // The file first, the runtime second: whatever happens in between, a HAProxy that restarts comes up right.
     const writing = this.#write(chosen);
@@ -275,7 +279,10 @@ class FileFirstApplier implements Applier {
   /** What was tried has not worked: a HAProxy that restarts now has to come up with what ran before. */
   async #putBack({ membership }: Described): Promise<void> {
     const { good } = this.#chooser;
-    if (good !== undefined) await this.#file.write(renderParts(good.structure, membership).parts);
+    if (good !== undefined)
+      await this.#file.write(
+        renderParts(good.structure, this.#leftOut.without(good.structure, membership)).parts,
+      );
     else if (this.#inherited !== undefined) await this.#file.write([Buffer.from(this.#inherited)]);
   }
 
@@ -293,7 +300,8 @@ class FileFirstApplier implements Applier {
     } catch (error) {
       signal.throwIfAborted();
       const { good } = this.#chooser;
-      if (good !== undefined && good.mark !== chosen.mark) {
+      const isOfServers = this.#leftOut.learn(messageOf(error), chosen, chosen.structure);
+      if (!isOfServers && good !== undefined && good.mark !== chosen.mark) {
         this.#chooser.refuse(chosen.mark, messageOf(error), RETRY_REFUSED_MS);
         await this.#putBack(chosen);
       }
@@ -447,7 +455,8 @@ class FileFirstApplier implements Applier {
       signal.throwIfAborted();
       // A master that could not even be asked has not died of it.
       const isFatal = isTandemError(error, 'HAPROXY_RELOAD_FAILED') && !this.#deps.process.isRunning();
-      this.#chooser.refuse(chosen.mark, messageOf(error), this.#retryPace(chosen.mark, isFatal));
+      if (!this.#leftOut.learn(messageOf(error), chosen, chosen.structure))
+        this.#chooser.refuse(chosen.mark, messageOf(error), this.#retryPace(chosen.mark, isFatal));
       await this.#putBack(chosen);
       throw error;
     } finally {

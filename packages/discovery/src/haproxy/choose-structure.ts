@@ -75,7 +75,7 @@ class VettingChooser implements StructureChooser {
   readonly #deps: ChooserDeps;
   #good: { readonly structure: Structure; readonly mark: string } | undefined;
   #verdict: Verdict | undefined;
-  /** One that passed the vetting and has not worked. */
+  /** One that passed the vetting and has not worked. After its time it may be tried again, but not unvetted. */
   #refused: { readonly mark: string; readonly until: number; readonly complaint: string } | undefined;
   #complaint: string | undefined;
   #retryAt = Infinity;
@@ -117,11 +117,10 @@ class VettingChooser implements StructureChooser {
   }
 
   retry(signal: AbortSignal): boolean {
-    const now = performance.now();
     const verdict = this.#verdict;
-    if (verdict !== undefined && this.#retrying === undefined && now > this.#retryAt)
+    if (verdict !== undefined && this.#retrying === undefined && performance.now() > this.#retryAt)
       this.#retrying = this.#vetAgain(verdict, signal);
-    return this.#hasNews || (this.#refused !== undefined && now > this.#refused.until);
+    return this.#hasNews;
   }
 
   async end(): Promise<void> {
@@ -196,7 +195,14 @@ class VettingChooser implements StructureChooser {
     const before = this.#verdict?.vetted;
     const { vetted } = verdict;
     const isNews = before === undefined || !isSameOutcome(before, vetted);
-    this.#retryAt = performance.now() + this.#retryDelayMs(vetted);
+    if (this.#refused !== undefined && performance.now() > this.#refused.until) {
+      this.#refused = undefined;
+      this.#hasNews = true;
+    }
+    this.#retryAt = Math.min(
+      performance.now() + this.#retryDelayMs(vetted),
+      this.#refused?.until ?? Infinity,
+    );
     if (isNews) {
       this.#tell(before, vetted);
       this.#verdict = verdict;
@@ -247,7 +253,6 @@ class VettingChooser implements StructureChooser {
 
   /** A worker that came too late to be waited for proves that its structure is good after all. */
   async #whyRefused(mark: string, signal: AbortSignal): Promise<string | undefined> {
-    if (this.#refused !== undefined && performance.now() > this.#refused.until) this.#refused = undefined;
     if (this.#refused?.mark !== mark) return undefined;
     const { complaint } = this.#refused;
     try {
