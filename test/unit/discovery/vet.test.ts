@@ -256,7 +256,11 @@ describe('vetting a structure', () => {
       options: '',
       own: 'backup check inter 86400000ms',
     }));
-    for (const says of ['cannot check here', '[ALERT] (1) : [x.cfg:LINE] : cannot check here']) {
+    for (const says of [
+      'cannot check here',
+      '[ALERT] (1) : [x.cfg:LINE] : cannot check here',
+      "[ALERT] (1) : config: backend 'web': server 'sample-fullest' cannot be checked here",
+    ]) {
       const check = (text: string) => {
         const lines = text.split('\n');
         const start = lines.indexOf('backend web');

@@ -1,5 +1,6 @@
 import type { Log } from '@tandem/core';
 
+import { placesIn } from './alerts.ts';
 import type { Membership } from './membership.ts';
 import type { RenderedParts } from './render.ts';
 import type { Structure } from './structure.ts';
@@ -22,13 +23,10 @@ export function createLeftOut(log: Log): LeftOut {
   return {
     learn(complaint, { parts }, structure) {
       const options = serverOptionsOf(structure);
-      const lines = Buffer.concat(parts).toString('latin1').split('\n');
+      const text = Buffer.concat(parts).toString('latin1');
       let isNew = false;
-      for (const alert of complaint.split('\n')) {
-        const number = Number(/\[[^\]\s]*:(\d+)\]/.exec(alert)?.[1] ?? 0);
-        const [, server] = /^ {2}server (\S+) /.exec(lines[number - 1] ?? '') ?? [];
-        const title = lines.slice(0, number).findLast((line) => /^[a-z]/.test(line));
-        const [, backend = ''] = /^backend (\S+)$/.exec(title ?? '') ?? [];
+      for (const { alert, section, server } of placesIn(complaint, text)) {
+        const backend = section.replace(/^backend /, '');
         const serverOptions = options.get(backend);
         const names = known.get(backend)?.names ?? new Set();
         if (server === undefined || serverOptions === undefined || names.has(server)) continue;

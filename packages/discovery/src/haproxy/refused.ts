@@ -1,3 +1,4 @@
+import { placesIn } from './alerts.ts';
 import { FULLEST_NAME, renderSample } from './render.ts';
 import type { Structure } from './structure.ts';
 import { isSpare } from './ports.ts';
@@ -83,20 +84,15 @@ function suspectsOf({ structure, allowances }: Wanted, isFixed: (part: Part) => 
 
 /** Whom the alerts of HAProxy mean, as far as they say so. */
 function namedBy(complaint: string, text: string, suspects: readonly Suspect[]): Refusal[] {
-  const lines = text.split('\n');
   const byTitle = new Map(suspects.flatMap((suspect) => suspect.titles.map((title) => [title, suspect])));
-  const reasons = new Map<Suspect, { readonly all: string[]; isOfFullest: boolean }>();
-  for (const alert of complaint.split('\n')) {
-    const number = Number(/\[[^\]\s]*:(\d+)\]/.exec(alert)?.[1]);
-    if (!Number.isInteger(number)) continue;
-    const title = lines.slice(0, number).findLast((line) => /^\S/.test(line) && !line.startsWith('#'));
-    const suspect = byTitle.get(title ?? '');
+  const reasons = new Map<Suspect, { readonly all: string[]; readonly isOfFullest: boolean }>();
+  for (const { alert, section, server } of placesIn(complaint, text)) {
+    const suspect = byTitle.get(section);
     if (suspect === undefined) continue;
-    const isOfFullest = (lines[number - 1] ?? '').startsWith(`  server ${FULLEST_NAME} `);
     const known = reasons.get(suspect);
     reasons.set(suspect, {
       all: [...(known?.all ?? []), alert],
-      isOfFullest: isOfFullest && known?.isOfFullest !== false,
+      isOfFullest: server === FULLEST_NAME && known?.isOfFullest !== false,
     });
   }
   return [...reasons].flatMap(([{ culprits }, { all, isOfFullest }]) => {
