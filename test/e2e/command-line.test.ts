@@ -137,6 +137,12 @@ const BAD_INPUTS: readonly BadInput[] = [
     says: /tandem\.yaml:1:1: haproxy: haproxy refuses the result .*\n.*unknown keyword 'nonsense'/,
   },
   {
+    what: 'server options that no spare can have',
+    host: HOST.replace('haproxy: {', 'haproxy: { port_range: { http: 3210-3219 },'),
+    services: { 'web.yaml': WEB.replace("3210'", "3210', server_options: 'check inter banana'") },
+    says: /haproxy refuses the result .*\n.*unexpected character 'b'/,
+  },
+  {
     what: 'a template that is not there',
     host: `${HOST}discovery: { templates: [{ template: nginx.hbs, target: nginx.conf }] }\n`,
     says: /tandem\.yaml:5:\d+: discovery\.templates\[0\]\.template: \/.*nginx\.hbs does not exist\. Create it, or name another one/,
@@ -238,6 +244,19 @@ describe('the command line', { concurrency: 2 }, () => {
     assert.match(
       finished.stdout,
       /^ok: .*1 service files, 1 registered, 1 discovered; haproxy takes the result\n$/,
+    );
+  });
+
+  test('check says which options instances could add and HAProxy would not take', async () => {
+    const web = WEB.replace("3210'", "3210', server_options: check-proto h1");
+    const at = await configure({ services: { 'web.yaml': web } });
+
+    const finished = await tandem(['check', '--config', path.join(at, 'tandem.yaml')]);
+
+    assert.equal(finished.code, 0, finished.stderr);
+    assert.match(
+      finished.stdout,
+      /^ok: .*takes the result, but not all that instance_options let instances add:\n/,
     );
   });
 

@@ -9,7 +9,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { after, before, describe, test } from 'node:test';
 
-import { readIdentity } from '@tandem/discovery/testing';
+import { createBinary, readIdentity } from '@tandem/discovery/testing';
 
 import {
   BINARY,
@@ -66,6 +66,11 @@ async function serving(world: HaproxyWorld, instances = [a.instance('a')], secti
   );
   await eventually(() => assert.ok(existsSync(path.join(world.stateDir, 'structure.json'))));
   return { port, web, daemon, say };
+}
+
+/** What HAProxy says against the file on disk. */
+function complaintOf({ config }: HaproxyWorld): Promise<string | undefined> {
+  return createBinary(BINARY).check(config.configFile, AbortSignal.timeout(15_000));
 }
 
 /** What runs is the structure on disk. */
@@ -326,6 +331,128 @@ describe('reloads that fail', () => {
       assert.doesNotMatch(await readFile(world.config.configFile, 'utf8'), /chroot/);
     },
     holdable,
+  );
+
+  scenario(
+    'what is set aside is tried again beside the changes of members, and ends with the daemon',
+    async (world) => {
+      const binary = path.join(world.directory, 'haproxy');
+      const [slow, asked] = ['slow', 'asked'].map((name) => path.join(world.directory, name)) as [
+        string,
+        string,
+      ];
+      const isSlow = `[ "$1" = -c ] && [ -e ${slow} ] && touch ${asked} && exec sleep 60`;
+      await writeFile(binary, `#!/bin/sh\n${isSlow}\nexec ${BINARY} "$@"\n`, { mode: 0o755 });
+      const squatter = net.createServer().listen(0, '127.0.0.1');
+      await once(squatter, 'listening');
+      try {
+        const taken = service('taken', (squatter.address() as net.AddressInfo).port);
+        const web = service('web', `127.0.0.1:${await freePort()}`);
+        world.registry.say('/services/web', [a.instance('a')]);
+        world.registry.say('/services/taken', [b.instance('b')]);
+        const daemon = world.start([web, taken], { binary });
+        await world.becomes('web', ['a']);
+        assert.equal(daemon.discovery.state().haproxy.setAside.length, 1);
+        await writeFile(slow, '');
+        await eventually(() => assert.ok(existsSync(asked)));
+        world.registry.say('/services/web', [a.instance('a'), b.instance('b')]);
+        await world.becomes('web', ['a', 'b']);
+        // HAProxy is still being asked, until nobody waits for its answer any more.
+        assert.ok(existsSync(`${world.config.configFile}.candidate`));
+        await daemon.stop();
+        assert.ok(!existsSync(`${world.config.configFile}.candidate`));
+      } finally {
+        squatter.close();
+      }
+    },
+  );
+});
+
+describe('what instances say of themselves', () => {
+  const other = { 'backend other': ['server o 127.0.0.1:9 check'] };
+  const checked = () => ({ ...b.instance('b'), haproxyServerOptions: 'check inter 1s' });
+
+  scenario(
+    'never makes a file that HAProxy refuses: they go without, and that is told once',
+    async (world) => {
+      const long = `check ${Array.from({ length: 22 }, () => 'inter 2s').join(' ')}`;
+      const [web, many] = await Promise.all(
+        ['track other/o', long].map(async (server_options, index) =>
+          service(`s${index}`, `127.0.0.1:${await freePort()}`, { server_options }),
+        ),
+      );
+      for (const path of ['/services/s0', '/services/s1']) world.registry.say(path, [a.instance('a')]);
+      world.start(
+        [web, many].flatMap((one) => one ?? []),
+        { extraSections: other },
+      );
+      await world.becomes('s0', ['a']);
+      const said = 'backup maxconn 5 slowstart 5s send-proxy check inter 1s rise 2 fall 2';
+      world.registry.say('/services/s0', [a.instance('a'), checked()]);
+      world.registry.say('/services/s1', [
+        a.instance('a'),
+        { ...b.instance('b'), haproxyServerOptions: said },
+      ]);
+      await Promise.all(['s0', 's1'].map((name) => world.becomes(name, ['a', 'b'])));
+      assert.equal(await complaintOf(world), undefined);
+      const told = world
+        .logged('set the options of instances aside')
+        .map(({ facts }) => String(facts['service']))
+        .toSorted((one, other) => one.localeCompare(other));
+      assert.deepEqual(told, ['s0', 's1']);
+      assert.equal(world.reloads(), 0);
+    },
+  );
+
+  scenario(
+    'is judged once more by HAProxy itself: an instance that makes its file bad is left out',
+    async (world) => {
+      // One whose check sees nothing, as that of another version than the one that runs may.
+      const binary = path.join(world.directory, 'haproxy');
+      const isCheck = '[ "$1" = -c ] && exit 0';
+      await writeFile(binary, `#!/bin/sh\n${isCheck}\nexec ${BINARY} "$@"\n`, { mode: 0o755 });
+      const port = await freePort();
+      const web = (more = {}) =>
+        service('web', `127.0.0.1:${port}`, { server_options: 'track other/o', ...more });
+      world.registry.say('/services/web', [a.instance('a'), checked()]);
+      const settings = { extraSections: other, binary, reloadDeadlineMs: 3_000 };
+      const daemon = world.start([web()], settings);
+      await world.becomes('web', ['a']);
+      assert.equal(await complaintOf(world), undefined);
+      assert.deepEqual(
+        world.logged('left an instance out that HAProxy refuses').map(({ facts }) => facts['backend']),
+        ['web'],
+      );
+      daemon.discovery.update([web({ backend: ['timeout server 9s'] })]);
+      await eventually(() => assertSameMark(world));
+      await world.becomes('web', ['a']);
+      // Whoever is in order again comes back.
+      daemon.discovery.update([web({ server_options: '' })]);
+      await world.becomes('web', ['a', 'b']);
+    },
+  );
+
+  scenario(
+    'a mistake in server_options of a service in a port range costs that service alone',
+    async (world) => {
+      const { daemon, web, port } = await serving(world);
+      world.registry.say('/services/typo', [b.instance('b')]);
+      const typo = (server_options: string) => service('typo', '127.0.0.1:28101', { server_options });
+      daemon.discovery.update([web(), typo('check inter banana')]);
+      await eventually(() =>
+        assert.deepEqual(
+          daemon.discovery.state().haproxy.setAside.map((one) => 'service' in one && one.service),
+          ['typo'],
+        ),
+      );
+      assert.equal(await complaintOf(world), undefined);
+      assert.equal(await ask(port), String(a.port));
+      daemon.discovery.update([web(), typo('check inter 2s')]);
+      await eventually(async () => assert.equal(await ask(28_101), String(b.port)));
+      assert.deepEqual(daemon.discovery.state().haproxy.setAside, []);
+      assert.equal(world.reloads(), 0);
+    },
+    { port_range: { http: '28100-28109', spares: 2 } },
   );
 });
 

@@ -10,6 +10,7 @@ export type { DiscoveryState, HaproxyState, InstanceState, ServiceState } from '
 export { filtered } from './filter.ts';
 export { createDesiredBuilder } from './haproxy/desired.ts';
 export { buildStructure } from './haproxy/structure.ts';
+export { createLayout } from './haproxy/layout.ts';
 export { checkConfig } from './haproxy/check-config.ts';
 export { readSpares } from './haproxy/routing.ts';
 export { isUsable } from './haproxy/membership.ts';

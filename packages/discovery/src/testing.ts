@@ -44,8 +44,10 @@ export {
   serverAddress,
   serverArguments,
 } from './haproxy/membership.ts';
+export type { Allowance } from './haproxy/render.ts';
 export type { Structure } from './haproxy/structure.ts';
 export type { HoldKind, Offer, Offers, Output } from './output.ts';
+export { createBinary } from './haproxy/binary.ts';
 export { identify, isAlive } from './haproxy/identity.ts';
 export { backendsWithKeptHealth, createKeptHealth, downServers } from './haproxy/kept-health.ts';
 export { parseReloadAnswer, parseReloadCount } from './haproxy/master.ts';
@@ -78,7 +80,9 @@ export {
 export { readTasks, type TaskQuery } from './sources/marathon-tasks.ts';
 export { type Listed, type Remote, remoteSource } from './sources/remote.ts';
 export { createWorkers } from './haproxy/workers.ts';
-export { endpointsOf, type SetAside, vetStructure, type VetDeps, whyTaken } from './haproxy/vet.ts';
+export { endpointsOf, type SetAside } from './haproxy/parts.ts';
+export { vetStructure, type VetDeps } from './haproxy/vet.ts';
+export { whyTaken } from './haproxy/taken.ts';
 export { type Endpoint, formatBind, overlaps, parseEndpoint } from './haproxy/endpoints.ts';
 export { explainComplaint } from './haproxy/complaints.ts';
 export { createLayout } from './haproxy/layout.ts';

@@ -20,13 +20,14 @@ import {
 
 import { eventually, recordingLog, service } from '../../support/haproxy.ts';
 import { FakeHaproxy } from './fake-haproxy.ts';
-import { HAPROXY, info, membersOf, prompted, structureOf, withFakeSocket } from './support.ts';
+import { desiredWith, HAPROXY, info, membersOf, prompted, structureOf, withFakeSocket } from './support.ts';
 
-const desiredOf = (name: string): Desired => ({
-  structure: structureOf(),
-  membership: membersOf([{ name, host: '10.0.0.1', port: 80 }]),
-  routes: new Map(),
-});
+const desiredOf = (name: string): Desired =>
+  desiredWith({
+    structure: structureOf(),
+    membership: membersOf([{ name, host: '10.0.0.1', port: 80 }]),
+    routes: new Map(),
+  });
 
 const DONE: Applied = { kind: 'done' };
 
@@ -221,11 +222,11 @@ describe('a reload', () => {
       const foreignHolds = createForeignHoldsStore(path.join(directory, 'foreign-holds.json'), silentLog);
       const applier = createApplier({ config, process: haproxy, store, foreignHolds, log: silentLog });
       // An empty backend: the fake one never has a server.
-      const desired = {
+      const desired = desiredWith({
         structure: { ...wanted, runtimeSocket },
         membership: new Map([['web', []]]),
         routes: new Map(),
-      };
+      });
       const worker = (structure: typeof old, pid: string) => ({
         description: renderConfig({ ...structure, runtimeSocket }, new Map()).mark,
         Pid: pid,

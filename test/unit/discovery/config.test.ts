@@ -137,6 +137,7 @@ test('the keys of routing have to fit together', () => {
   assert.ok(section({}));
   assert.ok(section({ listen: '/run/web.sock', bind_options: 'mode 666' }));
   assert.ok(section({ listen: 80, shared_frontend: 'web', hosts: ['a'] }));
+  assert.ok(section({ listen: 80, frontend: ['http-request deny'] }));
   for (const wrong of [
     { shared_frontend: 'web' },
     { hosts: ['a'] },
@@ -146,8 +147,37 @@ test('the keys of routing have to fit together', () => {
     { listen: 'run/web.sock' },
     { listen: 80, bind_options: 'a;b' },
     { listen: 80, frontend: ['a\nb'] },
+    { frontend: ['http-request deny'] },
+    { shared_frontend: 'web', hosts: ['a'], frontend: ['http-request deny'] },
+    { shared_frontend: 'web', hosts: ['a'], bind_options: 'accept-proxy' },
   ])
     assert.equal(section(wrong), false, JSON.stringify(wrong));
+});
+
+test('lines that would make servers which are not those at run time are refused, with what to use', () => {
+  const messageOf = (line: string) =>
+    DiscoverSection.safeParse({ listen: 80, backend: [line] }).error?.issues[0]?.message;
+  assert.match(messageOf('server mine 127.0.0.1:9 backup') ?? '', /fallback/);
+  assert.match(messageOf('  server-template web 3 10.0.0.1:80') ?? '', /fallback/);
+  assert.match(messageOf('"default-server" check') ?? '', /server_options/);
+  for (const line of ['server-state-file-name x', 'http-send-name-header x-server', 'option httpchk'])
+    assert.equal(messageOf(line), undefined, line);
+  const [issue] =
+    HaproxySection.safeParse({ defaults: ['option httplog', 'default-server check'] }).error?.issues ?? [];
+  assert.equal(issue?.path.join('.'), 'defaults.1');
+  assert.match(issue?.message ?? '', /server_options/);
+});
+
+test('a key that the mode gives no effect is refused', () => {
+  const keysOf = (section: Record<string, unknown>) =>
+    HaproxySection.safeParse(section).error?.issues.map(({ path }) => path.join('.')) ?? [];
+  const reload = { command: ['true'] };
+  assert.deepEqual(keysOf({ mode: 'external', reload }), []);
+  assert.deepEqual(keysOf({ on_exit: 'stop', master_socket: '/run/m.sock' }), []);
+  assert.deepEqual(keysOf({ mode: 'external', reload, on_exit: 'stop' }), ['on_exit']);
+  assert.deepEqual(keysOf({ mode: 'external', reload, master_socket: '/run/m.sock' }), ['master_socket']);
+  assert.deepEqual(keysOf({ mode: 'external' }), ['reload']);
+  assert.deepEqual(keysOf({ reload }), ['reload']);
 });
 
 test('shared frontends, ranges and sections that would meet are refused, with the key', () => {

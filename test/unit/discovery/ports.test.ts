@@ -349,4 +349,17 @@ describe('what does not fit together', () => {
     const without = HaproxySection.parse({ config_file: '/run/a b/haproxy.cfg' });
     assert.deepEqual(findPathProblems(without), []);
   });
+
+  test('is a place for a socket that would be more than a word, or too long, once it is absolute', () => {
+    const keysOf = (config: Partial<typeof CONFIG>) =>
+      findPathProblems({ ...CONFIG, ...config }).map(({ path }) => path.join('.'));
+    assert.deepEqual(keysOf({}), []);
+    assert.deepEqual(keysOf({ runtimeSocket: '/srv/a b/haproxy.sock' }), ['haproxy.runtime_socket']);
+    assert.deepEqual(keysOf({ runtimeSocket: '/srv/$HOME/haproxy.sock' }), ['haproxy.runtime_socket']);
+    assert.deepEqual(keysOf({ runtimeSocket: `/${'a'.repeat(100)}/haproxy.sock` }), [
+      'haproxy.runtime_socket',
+    ]);
+    assert.deepEqual(keysOf({ masterSocket: '/srv/a,b/master.sock' }), ['haproxy.master_socket']);
+    assert.deepEqual(keysOf({ mode: 'external', masterSocket: '/srv/a,b/master.sock' }), []);
+  });
 });

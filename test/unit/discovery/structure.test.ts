@@ -64,6 +64,10 @@ describe('the sections of a service', () => {
     for (const balance of ['roundrobin', 'leastconn', 'random', 'first'])
       assert.ok(!isConsistent(balance), balance);
     assert.ok(!isConsistent('source', ['hash-type map-based']));
+    // The last algorithm counts, whoever names it.
+    assert.ok(isConsistent('roundrobin', ['balance source']));
+    assert.ok(isConsistent('roundrobin', ['  balance hash req.hdr(x)']));
+    assert.ok(!isConsistent('source', ['balance leastconn']));
   });
 
   test('are a backend alone when only a shared frontend leads to it, and none when nothing does', () => {

@@ -8,6 +8,7 @@ import type { Instance } from '@tandem/core';
 import { buildStructure, type DiscoveredService, HaproxySection } from '@tandem/discovery';
 import {
   buildMembership,
+  type Desired,
   type Membership,
   type Offers,
   type Server,
@@ -50,6 +51,11 @@ export function structureOf(
   services: readonly DiscoveredService[] = [service('web', '127.0.0.1:3210')],
 ): Structure {
   return buildStructure(HAPROXY, services);
+}
+
+/** What HAProxy shall be, with nothing that it might refuse. */
+export function desiredWith(parts: Pick<Desired, 'structure' | 'membership' | 'routes'>): Desired {
+  return { ...parts, allowances: [], within: () => parts };
 }
 
 /** Answers a whole conversation; undefined says nothing, ever. */

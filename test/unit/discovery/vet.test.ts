@@ -5,9 +5,10 @@ import { stat, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import path from 'node:path';
 import { describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { buildStructure, HaproxySection } from '@tandem/discovery';
-import type { Endpoint, VetDeps } from '@tandem/discovery/testing';
+import type { Allowance, Endpoint, Structure, VetDeps } from '@tandem/discovery/testing';
 import {
   endpointsOf,
   explainComplaint,
@@ -40,6 +41,14 @@ function deps(own: Partial<VetDeps> = {}): VetDeps {
   };
 }
 
+function vet(
+  structure: Structure,
+  own: VetDeps,
+  allowances: readonly Allowance[] = [],
+): ReturnType<typeof vetStructure> {
+  return vetStructure({ structure, allowances }, own);
+}
+
 function namesOf(vetted: Awaited<ReturnType<typeof vetStructure>>): string[] {
   assert.equal(vetted.kind, 'accepted');
   return vetted.kind === 'accepted' ? vetted.structure.proxies.map(({ name }) => name) : [];
@@ -49,15 +58,17 @@ describe('vetting a structure', () => {
   test('takes one that is in order as it is', async () => {
     const wanted = structureOf([web, api]);
 
-    assert.deepEqual(await vetStructure(wanted, deps()), {
+    assert.deepEqual(await vet(wanted, deps()), {
       kind: 'accepted',
       structure: wanted,
       setAside: [],
+      limits: { plain: new Map(), unserved: new Set() },
+      hasTaken: false,
     });
   });
 
   test('sets the service aside that HAProxy refuses, and only that', async () => {
-    const vetted = await vetStructure(structureOf([web, api, odd]), deps());
+    const vetted = await vet(structureOf([web, api, odd]), deps());
 
     assert.deepEqual(namesOf(vetted), ['api', 'web']);
     assert.deepEqual(vetted.kind === 'accepted' && vetted.setAside, [
@@ -70,8 +81,8 @@ describe('vetting a structure', () => {
     const check = (text: string) =>
       Promise.resolve(text.includes('nonsense') ? `[ALERT]    (${(pid += 1)}) : unknown word` : undefined);
     const [first, second] = [
-      await vetStructure(structureOf([web, odd]), deps({ check })),
-      await vetStructure(structureOf([web, odd]), deps({ check })),
+      await vet(structureOf([web, odd]), deps({ check })),
+      await vet(structureOf([web, odd]), deps({ check })),
     ];
     assert.deepEqual(first, second);
     assert.deepEqual(first.kind === 'accepted' && first.setAside, [
@@ -81,19 +92,20 @@ describe('vetting a structure', () => {
 
   test('goes on with the last good version of a service that is refused', async () => {
     const before = service('odd', '127.0.0.1:3212');
-    const vetted = await vetStructure(structureOf([web, odd]), deps({ good: structureOf([before]) }));
+    const vetted = await vet(structureOf([web, odd]), deps({ good: structureOf([before]) }));
 
     assert.deepEqual(namesOf(vetted), ['odd', 'web']);
     assert.equal(vetted.kind === 'accepted' && vetted.structure.proxies[0]?.serverOptions, '');
   });
 
   test('refuses the whole when what is common to all services is wrong', async () => {
-    const vetted = await vetStructure(
-      structureOf([web]),
-      deps({ check: () => Promise.resolve('bad global') }),
-    );
+    const vetted = await vet(structureOf([web]), deps({ check: () => Promise.resolve('bad global') }));
 
-    assert.deepEqual(vetted, { kind: 'refused', complaint: 'bad global' });
+    assert.deepEqual(vetted, {
+      kind: 'refused',
+      complaint: 'bad global',
+      limits: { plain: new Map(), unserved: new Set() },
+    });
   });
 
   test('tries new addresses, and none that HAProxy listens on itself', async () => {
@@ -104,14 +116,14 @@ describe('vetting a structure', () => {
     };
     const wanted = structureOf([service('web', '*:3210'), api]);
 
-    const vetted = await vetStructure(wanted, deps({ own: [endpoint('127.0.0.1:3210')], whyTaken: taken }));
+    const vetted = await vet(wanted, deps({ own: [endpoint('127.0.0.1:3210')], whyTaken: taken }));
 
     assert.deepEqual(tried, ['127.0.0.1:3211']);
     assert.deepEqual(namesOf(vetted), ['web']);
   });
 
   test('tries no address while a HAProxy runs whose structure nobody knows', async () => {
-    const vetted = await vetStructure(
+    const vetted = await vet(
       structureOf([web]),
       deps({ own: undefined, whyTaken: () => Promise.resolve('taken') }),
     );
@@ -134,7 +146,7 @@ describe('vetting a structure', () => {
       [web, service('socket', '/run/x.sock', { frontend: ['bind unix@/run/y.sock'] })],
     );
 
-    await vetStructure(wanted, deps({ own: [endpoint('127.0.0.1:21001')], whyTaken }));
+    await vet(wanted, deps({ own: [endpoint('127.0.0.1:21001')], whyTaken }));
 
     assert.deepEqual(tried.toSorted(), [
       '/run/x.sock',
@@ -167,7 +179,7 @@ describe('vetting a structure', () => {
     const whyTaken = (one: Endpoint) =>
       Promise.resolve(taken.has(formatBind(one)) ? `${formatBind(one)} is taken` : undefined);
 
-    const vetted = await vetStructure(buildStructure(config, [web]), deps({ whyTaken }));
+    const vetted = await vet(buildStructure(config, [web]), deps({ whyTaken }));
 
     assert.ok(vetted.kind === 'accepted');
     assert.deepEqual(vetted.setAside, [
@@ -188,7 +200,7 @@ describe('vetting a structure', () => {
     const withLines = (lines: string[]) =>
       buildStructure(HaproxySection.parse({ shared_frontends: { edge: { listen: 80, lines } } }), [web]);
 
-    const vetted = await vetStructure(withLines(['nonsense']), deps({ good: withLines(['maxconn 5']) }));
+    const vetted = await vet(withLines(['nonsense']), deps({ good: withLines(['maxconn 5']) }));
 
     assert.ok(vetted.kind === 'accepted');
     assert.deepEqual(vetted.setAside, [{ sharedFrontend: 'edge', reason: 'unknown word' }]);
@@ -197,7 +209,7 @@ describe('vetting a structure', () => {
 
   test('gives nobody an address back that somebody else has now', async () => {
     const good = structureOf([service('odd', '127.0.0.1:3210')]);
-    const vetted = await vetStructure(structureOf([service('web', '*:3210'), odd]), deps({ good }));
+    const vetted = await vet(structureOf([service('web', '*:3210'), odd]), deps({ good }));
     assert.deepEqual(namesOf(vetted), ['web']);
   });
 
@@ -208,9 +220,113 @@ describe('vetting a structure', () => {
       return Promise.resolve(text.includes('nonsense') ? 'unknown word' : undefined);
     };
     const config = HaproxySection.parse({ port_range: { http: '21000-21002', spares: 500 } });
-    const vetted = await vetStructure(buildStructure(config, [web, odd]), deps({ check }));
+    const vetted = await vet(buildStructure(config, [web, odd]), deps({ check }));
     assert.equal(namesOf(vetted).length, 501);
     assert.ok(asked.length <= 5, `${asked.length} questions`);
+  });
+
+  test('finds one bad service of many in few runs, whether HAProxy names its line or not', async () => {
+    const many = Array.from({ length: 200 }, (_, index) => service(`s${index}`, 4_000 + index));
+    for (const [namesLine, limit] of [
+      [true, 2],
+      [false, 20],
+    ] as const) {
+      const asked: string[] = [];
+      const check = (text: string) => {
+        asked.push(text);
+        const line = text.split('\n').findIndex((one) => one.includes('nonsense')) + 1;
+        return Promise.resolve(
+          line === 0 ? undefined : `[ALERT] (1) : ${namesLine ? `[x.cfg:${line}] : ` : ''}unknown word`,
+        );
+      };
+      const vetted = await vet(structureOf([...many, odd]), deps({ check }));
+      assert.equal(namesOf(vetted).length, 200);
+      assert.deepEqual(
+        vetted.kind === 'accepted' && vetted.setAside.map((one) => 'service' in one && one.service),
+        ['odd'],
+      );
+      assert.ok(asked.length <= limit, `${asked.length} questions`);
+    }
+  });
+
+  test('tries the most that instances may add, and leaves it out where it does not go with the service', async () => {
+    const allowances = ['web', 'api'].map((name) => ({
+      service: name,
+      backend: name,
+      options: '',
+      own: 'backup check inter 86400000ms',
+    }));
+    for (const says of [
+      'cannot check here',
+      '[ALERT] (1) : [x.cfg:LINE] : cannot check here',
+      "[ALERT] (1) : config: backend 'web': server 'sample-fullest' cannot be checked here",
+    ]) {
+      const check = (text: string) => {
+        const lines = text.split('\n');
+        const start = lines.indexOf('backend web');
+        const line = lines.findIndex((one, index) => index > start && / check .*disabled$/.test(one)) + 1;
+        const isOfWeb = start >= 0 && line > 0 && lines.slice(start, line).every((one) => one !== '');
+        return Promise.resolve(isOfWeb ? says.replace('LINE', String(line)) : undefined);
+      };
+      const vetted = await vet(structureOf([web, api]), deps({ check }), allowances);
+      assert.ok(vetted.kind === 'accepted');
+      assert.deepEqual(vetted.setAside, []);
+      assert.deepEqual([...vetted.limits.plain.keys()], ['web']);
+    }
+  });
+
+  test('sets a service in a spare aside whose options are refused, and no other', async () => {
+    const config = HaproxySection.parse({ port_range: { http: '21000-21002', spares: 2 } });
+    const allowances = ['web', 'odd'].map((name, index) => ({
+      service: name,
+      backend: `tandem-spare-http-${index + 1}`,
+      options: name === 'odd' ? 'nonsense' : 'check',
+      own: '',
+    }));
+    const vetted = await vet(buildStructure(config, []), deps(), allowances);
+    assert.ok(vetted.kind === 'accepted');
+    assert.deepEqual(vetted.setAside, [{ service: 'odd', reason: 'unknown word' }]);
+    assert.deepEqual([...vetted.limits.unserved], ['odd']);
+    assert.deepEqual(namesOf(vetted), ['tandem-spare-http-1', 'tandem-spare-http-2']);
+  });
+
+  test('says also of a structure that is refused what servers of the last good one cannot have', async () => {
+    const check = (text: string) =>
+      Promise.resolve(
+        text.includes('bad global')
+          ? 'bad global'
+          : / check .*disabled/.test(text)
+            ? 'no checks here'
+            : undefined,
+      );
+    const wanted = { ...structureOf([web]), global: ['bad global'] };
+    const allowances = [{ service: 'web', backend: 'web', options: '', own: 'check' }];
+    const vetted = await vet(wanted, deps({ check, good: structureOf([web]) }), allowances);
+    assert.equal(vetted.kind, 'refused');
+    assert.deepEqual([...vetted.limits.plain], [['web', 'no checks here']]);
+  });
+
+  test('tries ports side by side, and those with one number one after the other', async () => {
+    let [now, most] = [0, 0];
+    const ports = new Map<number, number>();
+    const whyTaken = async (one: Endpoint) => {
+      const port = one.kind === 'tcp' ? one.first : 0;
+      most = Math.max(most, (now += 1));
+      ports.set(port, (ports.get(port) ?? 0) + 1);
+      assert.equal(ports.get(port), 1, 'two attempts for one port at a time');
+      await sleep(5);
+      ports.set(port, 0);
+      now -= 1;
+      return port === 4_001 ? 'taken' : undefined;
+    };
+    const services = [4_000, 4_001, 4_002].flatMap((port) => [
+      service(`a${port}`, port),
+      service(`b${port}`, `[::1]:${port}`),
+    ]);
+    const vetted = await vet(structureOf(services), deps({ whyTaken }));
+    assert.deepEqual(namesOf(vetted), ['a4000', 'a4002', 'b4000', 'b4002']);
+    assert.ok(vetted.kind === 'accepted' && vetted.hasTaken);
+    assert.equal(most, 3);
   });
 });
 

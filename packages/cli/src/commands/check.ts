@@ -1,7 +1,7 @@
 import path from 'node:path';
 
 import { isTandemError } from '@tandem/core';
-import { buildStructure, checkConfig, renderSample } from '@tandem/discovery';
+import { createLayout, checkConfig, renderSample } from '@tandem/discovery';
 import type { CommandModule } from 'yargs';
 
 import { invalidConfig } from '../daemon.ts';
@@ -41,16 +41,20 @@ export const checkCommand: CommandModule<object, { config: string }> = {
 
 /** Lines of the host file that go to haproxy.cfg as they are can only be judged by HAProxy itself. */
 async function askHaproxy(settings: HostSettings, services: Services): Promise<string> {
-  const text = renderSample(buildStructure(settings.haproxy, services.discovered));
+  const { structure, allowances } = createLayout(settings.haproxy)(services.discovered);
+  const ask = (servers: typeof allowances) => checkConfig(settings.haproxy, renderSample(structure, servers));
   let complaint: string | undefined;
   try {
-    complaint = await checkConfig(settings.haproxy, text);
+    const fullest = await ask(allowances);
+    if (fullest === undefined) return '; haproxy takes the result';
+    complaint = await ask(allowances.map((one) => ({ ...one, own: '' })));
+    if (complaint === undefined)
+      return `; haproxy takes the result, but not all that instance_options let instances add:\n${fullest}`;
   } catch (error) {
     if (isTandemError(error, 'HAPROXY_MISSING'))
       return '; haproxy is not installed here, its part is unchecked';
     throw error;
   }
-  if (complaint === undefined) return '; haproxy takes the result';
   throw invalidConfig([
     {
       file: settings.file,

@@ -2,7 +2,7 @@ import { checkFormat, duration, formatKeys, recordFormat, SafeName } from '@tand
 import * as z from 'zod';
 
 import { SourceSection } from '../sources/kinds.ts';
-import { ConfigLine, Listen, OptionWords, ServerOptions } from './lines.ts';
+import { BackendLine, ConfigLine, Listen, OptionWords, ServerOptions } from './lines.ts';
 import {
   ConfiguredInstance,
   FilterSection,
@@ -69,7 +69,7 @@ export const DiscoverSection = z
       .optional()
       .describe("a server that joins waits for HAProxy's own first check, at most this long"),
     frontend: z.array(ConfigLine).default([]).describe('lines added to its frontend'),
-    backend: z.array(ConfigLine).default([]).describe('lines added to its backend'),
+    backend: z.array(BackendLine).default([]).describe('lines added to its backend'),
     ...formatKeys,
   })
   .superRefine(checkFormat)
@@ -104,6 +104,8 @@ interface RoutingKeys {
   readonly mode: 'http' | 'tcp';
   readonly gate?: unknown;
   readonly server_options: string;
+  readonly bind_options: string;
+  readonly frontend: readonly string[];
 }
 
 /** What is wrong with these keys together. A service without listen and hosts is for file outputs only. */
@@ -118,6 +120,11 @@ function checkRouting(
   if (shared === undefined && hosts.length > 0) complain('hosts', 'needs shared_frontend beside it');
   if (shared !== undefined && section.mode !== 'http')
     complain('mode', 'must be http on a shared frontend: only http requests name a host');
+  // Access rules stand in such lines: where they have no effect, somebody has to know.
+  const needsListen =
+    'needs listen beside it: without, the service has no frontend of its own. For a shared frontend it belongs to haproxy.shared_frontends';
+  if (section.listen === undefined && section.frontend.length > 0) complain('frontend', needsListen);
+  if (section.listen === undefined && section.bind_options !== '') complain('bind_options', needsListen);
   if (section.gate !== undefined && !section.server_options.split(' ').includes('check'))
     complain('gate', 'needs check in server_options: without checks there is no first one');
 }

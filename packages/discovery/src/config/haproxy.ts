@@ -1,7 +1,7 @@
 import { duration, Port, SafeName } from '@tandem/core';
 import * as z from 'zod';
 
-import { ConfigLine, Listen, MAX_SOCKET_PATH, OptionWords, SocketPath } from './lines.ts';
+import { ConfigLine, DefaultsLine, Listen, MAX_SOCKET_PATH, OptionWords, SocketPath } from './lines.ts';
 
 /** Lines of the global section that would take from under Tandem what it stands on. */
 const RESERVED = /^\s*(?:no\s+)?(description|daemon|master-worker|nbproc)\b/;
@@ -103,13 +103,13 @@ export const HaproxySection = z
     shared_frontends: z.record(SafeName, SharedFrontendSection).default({}),
     port_range: PortRangeSection.optional(),
     global: z.array(GlobalLine).default([]).describe('lines added to the global section'),
-    defaults: z.array(ConfigLine).default([]).describe('lines added to the defaults section'),
+    defaults: z.array(DefaultsLine).default([]).describe('lines added to the defaults section'),
     extra_sections: z
       .record(ConfigLine, z.array(ConfigLine))
       .default({})
       .describe('sections of your own, by their title line; never touched by Tandem'),
   })
-  .superRefine(checkReload)
+  .superRefine(checkOwner)
   .superRefine(checkSections)
   .superRefine(checkSharedFrontends)
   .transform((section) => ({
@@ -135,14 +135,37 @@ interface Context {
   addIssue(issue: { code: 'custom'; path: string[]; message: string }): void;
 }
 
-function checkReload({ mode, reload }: { mode: string; reload?: unknown }, context: Context): void {
-  const message =
-    mode === 'external' && reload === undefined
-      ? 'is needed in external mode: { command: [systemctl, reload, haproxy] } or { master_socket: PATH }'
-      : mode === 'managed' && reload !== undefined
-        ? 'is for external mode only: in managed mode Tandem asks its own HAProxy'
-        : undefined;
-  if (message !== undefined) context.addIssue({ code: 'custom', path: ['reload'], message });
+interface OwnerKeys {
+  readonly mode: 'managed' | 'external';
+  readonly reload?: unknown;
+  readonly master_socket?: string | undefined;
+  readonly on_exit: 'keep' | 'stop';
+}
+
+/** A key that the mode gives no effect is a mistake: somebody counts on it. */
+function checkOwner(
+  { mode, reload, master_socket: master, on_exit: onExit }: OwnerKeys,
+  context: Context,
+): void {
+  const complain = (key: string, message: string) =>
+    context.addIssue({ code: 'custom', path: [key], message });
+  if (mode === 'managed') {
+    if (reload !== undefined)
+      complain('reload', 'is for external mode only: in managed mode Tandem asks its own HAProxy');
+    return;
+  }
+  if (reload === undefined)
+    complain(
+      'reload',
+      'is needed in external mode: { command: [systemctl, reload, haproxy] } or { master_socket: PATH }',
+    );
+  if (master !== undefined)
+    complain(
+      'master_socket',
+      'is for managed mode only: in external mode it is reload: { master_socket: PATH }',
+    );
+  if (onExit === 'stop')
+    complain('on_exit', 'must be keep in external mode: its owner stops HAProxy, Tandem does not');
 }
 
 interface RoutingKeys {

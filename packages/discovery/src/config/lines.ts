@@ -6,6 +6,32 @@ import * as z from 'zod';
 /** One line of haproxy.cfg, as its owner wrote it: trusted, but it has to be one line. */
 export const ConfigLine = z.string().regex(/^[^\p{Cc}]*$/u, 'must be a single line');
 
+/** The keyword of a line, as HAProxy reads it: quotes and backslashes are not part of it. */
+function keywordOf(line: string): string | undefined {
+  return line
+    .replace(/["'\\]/g, '')
+    .trim()
+    .split(/\s+/)[0];
+}
+
+/**
+ * A line of a backend. Servers of another owner in it would be in the file and nobody's in HAProxy, and servers that
+ * are added at run time would have nothing of a `default-server` (HAProxy reference 1.2).
+ */
+export const BackendLine = ConfigLine.refine(
+  (line) => !['server', 'server-template'].includes(keywordOf(line) ?? ''),
+  'must not be a server: name it in source: { static: [...] } or in fallback',
+).refine(
+  (line) => keywordOf(line) !== 'default-server',
+  'must not be default-server, which servers added at run time know nothing of: use server_options',
+);
+
+/** A line of the defaults section, for the same reasons. */
+export const DefaultsLine = ConfigLine.refine(
+  (line) => keywordOf(line) !== 'default-server',
+  'must not be default-server, which servers added at run time know nothing of: use server_options of the services',
+);
+
 /**
  * A unix socket's path. HAProxy adds up to 12 characters while it binds one, and 107 are the most that the kernel
  * takes; other characters would mean something in its file or on its command line.

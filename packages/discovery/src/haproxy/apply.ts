@@ -13,6 +13,7 @@ import {
 import { type ConfigFile, createConfigFile } from './config-file.ts';
 import type { Desired } from './desired.ts';
 import { backendsWithKeptHealth, createKeptHealth, type KeptHealth } from './kept-health.ts';
+import { createLeftOut, type LeftOut } from './left-out.ts';
 import { adoptServers, type Membership, type ServersInFile, serversInFile } from './membership.ts';
 import { isGated, type Plan, planChanges, type ReloadReason, type Step } from './plan.ts';
 import { createObserver, isSameWorker, type Kept, type Observer } from './observe.ts';
@@ -26,6 +27,7 @@ import { type ForeignHolds, RunningView } from './running-view.ts';
 import { type Executed, executeSteps, type Running, type RunningIdentity } from './runtime.ts';
 import type { StructureStore } from './structure-store.ts';
 import { mapFilesOf, type Structure } from './structure.ts';
+import { type Limits, NO_LIMITS } from './vet.ts';
 import { createWorkers, type Workers } from './workers.ts';
 
 /** Makes HAProxy, and the file on disk, what is desired; one call at a time. */
@@ -41,6 +43,8 @@ export interface Applier {
   look(signal: AbortSignal): Promise<Look>;
   /** What an operator may want to see. */
   status(): ApplierStatus;
+  /** Ends what goes on in the background; after the signal of the others was aborted. */
+  end(): Promise<void>;
 }
 
 export interface ApplierStatus {
@@ -70,7 +74,8 @@ export interface ApplierDeps {
   readonly onForeignHolds?: (holds: ForeignHolds) => void;
 }
 
-interface Chosen extends Desired, RenderedParts {}
+interface Chosen extends Described, RenderedParts {}
+type Described = Pick<Desired, 'structure' | 'membership' | 'routes' | 'holds'>;
 
 /** What is being brought about, and the write of its file that goes on beside it. */
 interface Work {
@@ -108,6 +113,8 @@ class FileFirstApplier implements Applier {
   /** What HAProxy was left with. */
   #kept: Kept = { structure: undefined, membership: new Map() };
   readonly #respected: RespectedHolds;
+  #limits: Limits = NO_LIMITS;
+  readonly #leftOut: LeftOut;
   readonly #health: KeptHealth;
   readonly #retryPace = createRetryPace();
   /** Nothing is left to do until the owner of HAProxy starts it. */
@@ -128,6 +135,7 @@ class FileFirstApplier implements Applier {
     this.#file = createConfigFile(config.configFile);
     this.#health = createKeptHealth(config.runtimeSocket, deps.log);
     this.#routing = createRouting(deps);
+    this.#leftOut = createLeftOut(deps.log);
     const makeDirectories = () => this.#makeDirectories();
     this.#respected = new RespectedHolds(deps.foreignHolds, deps.onForeignHolds);
     this.#chooser = createStructureChooser({ ...deps, workers: this.#workers, makeDirectories });
@@ -136,12 +144,17 @@ class FileFirstApplier implements Applier {
   async apply(desired: Desired, signal: AbortSignal): Promise<Applied> {
     const startedAt = performance.now();
     if (this.#view === undefined) await this.#prepare();
-    const { routes } = desired;
     const { good } = this.#chooser;
     // Before any text that names them, also one that is only to be checked.
-    await this.#routing.write(routes, good === undefined ? [] : mapFilesOf(good.structure));
-    const structure = await this.#chooser.choose(desired.structure, signal);
-    const membership = await this.#complete({ ...desired, structure }, signal);
+    const inUse = good === undefined ? [] : mapFilesOf(good.structure);
+    const former = desired.within(this.#limits).routes;
+    await this.#routing.write(former, inUse);
+    const { structure, limits } = await this.#chooser.choose(desired, signal);
+    this.#limits = limits;
+    const { routes, membership: wanted } = desired.within(limits);
+    if (routes !== former) await this.#routing.write(routes, inUse);
+    const described = { ...desired, structure, membership: wanted, routes };
+    const membership = this.#leftOut.without(structure, await this.#complete(described, signal));
     await this.#respected.remember();
     const chosen = { structure, membership, routes, ...this.#render(structure, membership) };
     // The file first, the runtime second: whatever happens in between, a HAProxy that restarts comes up right.
@@ -172,8 +185,12 @@ class FileFirstApplier implements Applier {
     return { running: this.#view?.identity, foreignHolds, setAside, complaint };
   }
 
+  end(): Promise<void> {
+    return this.#chooser.end();
+  }
+
   async look(signal: AbortSignal): Promise<Look> {
-    if (this.#isDue()) return 'due';
+    if (this.#isDue(signal)) return 'due';
     if (!(await this.#file.isIntact())) return 'disturbed';
     const view = this.#view;
     try {
@@ -194,8 +211,8 @@ class FileFirstApplier implements Applier {
     }
   }
 
-  #isDue(): boolean {
-    return this.#chooser.isRetryDue() || this.#respected.isDue;
+  #isDue(signal: AbortSignal): boolean {
+    return this.#chooser.retry(signal) || this.#respected.isDue;
   }
 
   #lose(): Look {
@@ -253,7 +270,7 @@ class FileFirstApplier implements Applier {
    * A service of which nothing is known, because the registry has not spoken yet or the structure that goes without it
    * was refused, keeps the servers that HAProxy has: the file must not lose them.
    */
-  async #complete(desired: Desired, signal: AbortSignal): Promise<Membership> {
+  async #complete(desired: Described, signal: AbortSignal): Promise<Membership> {
     const { structure, membership } = desired;
     if (structure.proxies.every(({ name }) => membership.has(name))) return membership;
     const isKnown = this.#view !== undefined && !this.#view.isInDoubt;
@@ -267,9 +284,10 @@ class FileFirstApplier implements Applier {
   }
 
   /** What was tried has not worked: a HAProxy that restarts now has to come up with what ran before. */
-  async #putBack({ membership }: Desired): Promise<void> {
+  async #putBack({ membership }: Described): Promise<void> {
     const { good } = this.#chooser;
-    if (good !== undefined) await this.#file.write(this.#render(good.structure, membership).parts);
+    const rest = good === undefined ? membership : this.#leftOut.without(good.structure, membership);
+    if (good !== undefined) await this.#file.write(this.#render(good.structure, rest).parts);
     else if (this.#inherited !== undefined) await this.#file.write([Buffer.from(this.#inherited)]);
   }
 
@@ -287,7 +305,8 @@ class FileFirstApplier implements Applier {
     } catch (error) {
       signal.throwIfAborted();
       const { good } = this.#chooser;
-      if (good !== undefined && good.mark !== chosen.mark) {
+      const isOfServers = this.#leftOut.learn(messageOf(error), chosen, chosen.structure);
+      if (!isOfServers && good !== undefined && good.mark !== chosen.mark) {
         this.#chooser.refuse(chosen.mark, messageOf(error), RETRY_REFUSED_MS);
         await this.#putBack(chosen);
       }
@@ -448,7 +467,8 @@ class FileFirstApplier implements Applier {
       signal.throwIfAborted();
       // A master that could not even be asked has not died of it.
       const isFatal = isTandemError(error, 'HAPROXY_RELOAD_FAILED') && !this.#deps.process.isRunning();
-      this.#chooser.refuse(chosen.mark, messageOf(error), this.#retryPace(chosen.mark, isFatal));
+      if (!this.#leftOut.learn(messageOf(error), chosen, chosen.structure))
+        this.#chooser.refuse(chosen.mark, messageOf(error), this.#retryPace(chosen.mark, isFatal));
       await this.#putBack(chosen);
       throw error;
     } finally {

@@ -6,7 +6,9 @@ import { createLayout } from './layout.ts';
 import type { Routes } from './maps.ts';
 import { createMembershipBuilder, type Holds, type Membership } from './membership.ts';
 import { placeMembership, type Spares } from './ports.ts';
+import type { Allowance } from './render.ts';
 import type { Structure } from './structure.ts';
+import type { Limits } from './vet.ts';
 
 /** What HAProxy shall be. */
 export interface Desired {
@@ -15,6 +17,10 @@ export interface Desired {
   readonly routes: Routes;
   /** Who is held of services of which nothing else is known, by backend. */
   readonly holds?: Holds;
+  /** What servers may look like: to be vetted with the structure. */
+  readonly allowances: readonly Allowance[];
+  /** The same as far as HAProxy can have it. */
+  readonly within: (limits: Limits) => Pick<Desired, 'membership' | 'routes'>;
 }
 
 /**
@@ -38,9 +44,11 @@ export function createDesiredBuilder(
 } {
   const layOut = createLayout(config, spares);
   const buildMembership = createMembershipBuilder();
+  const buildPlain = createMembershipBuilder();
   return (offers) => {
     const services = [...offers.values()].map(({ service }) => service);
-    const { structure, assignment, placements, routes, unplaced, reviseAt } = layOut(services);
+    const layout = layOut(services);
+    const { structure, assignment, placements, routes, allowances, unplaced, reviseAt } = layout;
     const { membership, rejected } = buildMembership(offers, placements);
     const placed = placeMembership(membership, structure.portRanges, assignment);
     const serviceOf = new Map([...placements].map(([service, { backend }]) => [backend, service]));
@@ -49,7 +57,31 @@ export function createDesiredBuilder(
         offer.instances === undefined ? [[placements.get(name)?.backend ?? name, offer.holds]] : [],
       ),
     );
-    const desired = { structure, membership: placed, routes, holds };
+    const within = ({ plain, unserved }: Limits) => {
+      if (plain.size === 0 && unserved.size === 0) return { membership: placed, routes };
+      const limited = new Map(placed);
+      const plainOffers = new Map([...offers].filter(([name]) => plain.has(name)).map(withoutOwnOptions));
+      for (const [backend, servers] of buildPlain(plainOffers, placements).membership)
+        limited.set(backend, servers);
+      for (const name of unserved) {
+        const backend = placements.get(name)?.backend;
+        if (backend !== undefined) limited.set(backend, NOBODY);
+      }
+      return {
+        membership: limited,
+        routes: unserved.size === 0 ? routes : layout.routesWithout(unserved),
+      };
+    };
+    const desired = { structure, membership: placed, routes, allowances, within, holds };
     return { desired, rejected, unplaced, serviceOf, reviseAt };
   };
+}
+
+const NOBODY: readonly never[] = [];
+
+/** A weight is no option of the line: it changes nothing of what HAProxy takes. */
+function withoutOwnOptions([name, offer]: [string, Offer]): [string, Offer] {
+  const { service } = offer;
+  const instanceOptions = service.config.instanceOptions.filter((option) => option === 'weight');
+  return [name, { ...offer, service: { ...service, config: { ...service.config, instanceOptions } } }];
 }

@@ -11,7 +11,8 @@ import {
   SPARE_REST_MS,
   type Spares,
 } from './ports.ts';
-import { withoutIdleOptions } from './server-options.ts';
+import type { Allowance } from './render.ts';
+import { fullestOptions, withoutIdleOptions } from './server-options.ts';
 import { buildStructure, type Structure } from './structure.ts';
 
 /** Everything that follows from which services there are, whatever their instances. */
@@ -20,7 +21,11 @@ export interface Layout {
   readonly assignment: Assignment;
   /** By service; nothing for those that no backend serves. */
   readonly placements: ReadonlyMap<string, Placement>;
+  /** What servers may look like, for every service that a backend serves. */
+  readonly allowances: readonly Allowance[];
   readonly routes: Routes;
+  /** The routes without those that lead to these services. */
+  readonly routesWithout: (services: ReadonlySet<string>) => Routes;
   /** Services that are served nowhere, with the reason and what to do about it. */
   readonly unplaced: ReadonlyMap<string, string>;
   /** When a service without a place may get one: nothing else has to change for it. */
@@ -54,11 +59,19 @@ export function createLayout(
     const before = freedAt;
     freedAt = new Map(assignment.spares.freed.map((spare) => [spare, before.get(spare) ?? at]));
     spares = assignment.spares;
+    const placements = findPlacements(config, services, assignment);
     layout = {
       structure: withoutIdleOptions(buildStructure(config, services)),
       assignment,
-      placements: findPlacements(config, services, assignment),
+      placements,
+      allowances: findAllowances(services, placements),
       routes: buildRoutes(config, services, assignment),
+      routesWithout: (absent) =>
+        buildRoutes(
+          config,
+          services.filter(({ service }) => !absent.has(service)),
+          assignment,
+        ),
       unplaced: findUnplaced(config, services, assignment),
       reviseAt: assignment.isWaiting ? reviseAt(freedAt, at) : undefined,
     };
@@ -83,6 +96,16 @@ function findPlacements(
       return placement === undefined ? [] : [[service.service, placement] as const];
     }),
   );
+}
+
+function findAllowances(
+  services: readonly DiscoveredService[],
+  placements: ReadonlyMap<string, Placement>,
+): Allowance[] {
+  return services.flatMap(({ service, config: { instanceOptions } }) => {
+    const placement = placements.get(service);
+    return placement === undefined ? [] : [{ service, ...placement, own: fullestOptions(instanceOptions) }];
+  });
 }
 
 function findUnplaced(

@@ -65,14 +65,38 @@ export function markOf(structure: Structure): string {
   return mark;
 }
 
-/**
- * The text for a structure with one made-up server in every backend. If HAProxy takes it, it takes the structure with
- * whatever servers: a mistake in `server_options` shows before the first instance does.
- */
-export function renderSample(structure: Structure): string {
-  const samples = new Map(structure.proxies.map(({ name }) => [name, [SAMPLE]]));
-  return renderConfig(structure, samples).text;
+/** What the servers of a service may carry beyond the options of their backend. */
+export interface Allowance {
+  readonly service: string;
+  readonly backend: string;
+  /** What all of them carry: the `server_options` of a service that a spare serves. */
+  readonly options: string;
+  /** The most that an announcement can add; empty when it can add nothing. */
+  readonly own: string;
 }
+
+/**
+ * The text for a structure with two made-up servers in every backend: one as most are, and one that says of itself
+ * whatever it may and is held. If HAProxy takes them, it takes the structure with whatever servers: a mistake in
+ * `server_options` shows before the first instance does, and no announcement can make a file that HAProxy refuses.
+ */
+export function renderSample(structure: Structure, allowances: readonly Allowance[] = []): string {
+  const known = new Map(allowances.map((allowance) => [allowance.backend, allowance]));
+  const samples = structure.proxies.map(({ name }) => {
+    const { options, own } = known.get(name) ?? { options: '', own: '' };
+    return [
+      name,
+      [
+        { ...SAMPLE, options },
+        { ...FULLEST_SAMPLE, options: `${options} ${own}`.trim() },
+      ],
+    ] as const;
+  });
+  return renderConfig(structure, new Map(samples)).text;
+}
+
+/** The name of the server that says whatever it may. */
+export const FULLEST_NAME = 'sample-fullest';
 
 /** The same server in every backend: how servers are written is structure, which of them there are is not. */
 const SAMPLE: Server = {
@@ -84,6 +108,7 @@ const SAMPLE: Server = {
   state: 'ready',
   options: '',
 };
+const FULLEST_SAMPLE: Server = { ...SAMPLE, name: FULLEST_NAME as ServerName, id: 2, state: 'maint' };
 
 /** Where the servers of a backend stand, and how each of them is written: the words between its parts. */
 interface Slot {

@@ -2,6 +2,7 @@ import { nearest } from '@tandem/core';
 
 import type { DiscoveredService } from '../config/discover.ts';
 import type { HaproxyConfig } from '../config/haproxy.ts';
+import { SocketPath } from '../config/lines.ts';
 import { placeService } from './ports.ts';
 import { buildStructure, mapFilesOf } from './structure.ts';
 
@@ -91,7 +92,23 @@ const PLAIN_PATH = /^[A-Za-z0-9_./-]+$/;
 
 /** What is wrong with the `haproxy` section once its paths are absolute. */
 export function findPathProblems(config: HaproxyConfig): RoutingProblem[] {
-  if (mapFilesOf(buildStructure(config, [])).every((file) => PLAIN_PATH.test(file))) return [];
-  const reason = `${config.configFile} has map files beside it, whose paths may hold only letters, digits and _./-`;
-  return [{ path: ['haproxy', 'config_file'], reason, remedy: 'Choose another path' }];
+  const remedy = 'Choose another path';
+  const problems: RoutingProblem[] = [];
+  if (!mapFilesOf(buildStructure(config, [])).every((file) => PLAIN_PATH.test(file))) {
+    const reason = `${config.configFile} has map files beside it, whose paths may hold only letters, digits and _./-`;
+    problems.push({ path: ['haproxy', 'config_file'], reason, remedy });
+  }
+  // Whoever writes a relative path chooses only its end.
+  const sockets = [
+    ['runtime_socket', config.runtimeSocket],
+    ...(config.mode === 'managed' ? [['master_socket', config.masterSocket] as const] : []),
+  ] as const;
+  for (const [key, socket] of sockets) {
+    const issue = SocketPath().safeParse(socket).error?.issues[0];
+    if (issue === undefined) continue;
+    problems.push({ path: ['haproxy', key], reason: `${JSON.stringify(socket)}: ${issue.message}`, remedy });
+    // The other one lies beside it unless somebody has said otherwise.
+    break;
+  }
+  return problems;
 }

@@ -23,38 +23,45 @@ const UNIT_MS: Readonly<Record<string, number>> = {
 };
 const MAX_WORDS = 40;
 
-type Parse = (word: string) => string | undefined;
+interface ValueRule {
+  readonly parse: (word: string) => string | undefined;
+  readonly greatest: string;
+}
 
-const whole =
-  (min: number, max: number): Parse =>
-  (word) => {
+const whole = (min: number, max: number): ValueRule => ({
+  parse: (word) => {
     const value = /^\d{1,9}$/.test(word) ? Number(word) : Number.NaN;
     return value >= min && value <= max ? String(value) : undefined;
-  };
+  },
+  greatest: String(max),
+});
 /** HAProxy takes a number without a unit for milliseconds. */
-const time =
-  (minMs: number): Parse =>
-  (word) => {
+const time = (minMs: number): ValueRule => ({
+  parse: (word) => {
     const match = /^(\d{1,9})(ms|s|m|h|d)?$/.exec(word);
     const ms = Number(match?.[1]) * (UNIT_MS[match?.[2] ?? 'ms'] ?? Number.NaN);
     return ms >= minMs && ms <= DAY_MS ? `${ms}ms` : undefined;
-  };
+  },
+  greatest: `${DAY_MS}ms`,
+});
 
 /** The words an announcement may use: by which option they are allowed, and what follows them. */
-const GRAMMAR: ReadonlyMap<string, { readonly option: InstanceOption; readonly value?: Parse }> = new Map([
-  ['weight', { option: 'weight', value: whole(0, 256) }],
-  ['backup', { option: 'backup' }],
-  ['maxconn', { option: 'maxconn', value: whole(0, 1_000_000) }],
-  ['slowstart', { option: 'slowstart', value: time(0) }],
-  ['send-proxy', { option: 'send-proxy' }],
-  ['send-proxy-v2', { option: 'send-proxy' }],
-  ['check', { option: 'check' }],
-  ['inter', { option: 'check', value: time(MIN_CHECK_MS) }],
-  ['fastinter', { option: 'check', value: time(MIN_CHECK_MS) }],
-  ['downinter', { option: 'check', value: time(MIN_CHECK_MS) }],
-  ['rise', { option: 'check', value: whole(1, 1_000) }],
-  ['fall', { option: 'check', value: whole(1, 1_000) }],
-]);
+const GRAMMAR: ReadonlyMap<string, { readonly option: InstanceOption; readonly value?: ValueRule }> = new Map(
+  [
+    ['weight', { option: 'weight', value: whole(0, 256) }],
+    ['backup', { option: 'backup' }],
+    ['maxconn', { option: 'maxconn', value: whole(0, 1_000_000) }],
+    ['slowstart', { option: 'slowstart', value: time(0) }],
+    ['send-proxy', { option: 'send-proxy' }],
+    ['send-proxy-v2', { option: 'send-proxy' }],
+    ['check', { option: 'check' }],
+    ['inter', { option: 'check', value: time(MIN_CHECK_MS) }],
+    ['fastinter', { option: 'check', value: time(MIN_CHECK_MS) }],
+    ['downinter', { option: 'check', value: time(MIN_CHECK_MS) }],
+    ['rise', { option: 'check', value: whole(1, 1_000) }],
+    ['fall', { option: 'check', value: whole(1, 1_000) }],
+  ],
+);
 
 /**
  * Reads `haproxy_server_options` of an announcement. It is text from the registry: nothing of it is passed on but the
@@ -74,7 +81,7 @@ export function parseServerOptions(text: string, accepted: readonly InstanceOpti
     else if (rule.value === undefined) found.set(word, '');
     else {
       index += 1;
-      const value = rule.value(words[index] ?? '');
+      const value = rule.value.parse(words[index] ?? '');
       if (value === undefined) complaints.push(`${word} has no value that makes sense`);
       else found.set(word, value);
     }
@@ -90,6 +97,14 @@ export function parseServerOptions(text: string, accepted: readonly InstanceOpti
     text: own.map((word) => `${word} ${found.get(word) ?? ''}`.trim()).join(' '),
     complaints,
   };
+}
+
+/** The most that an announcement can make of what it may set: whoever takes this takes every part of it. */
+export function fullestOptions(accepted: readonly InstanceOption[]): string {
+  const words = [...GRAMMAR]
+    .filter(([, { option }]) => accepted.includes(option))
+    .map(([word, { value }]) => (value === undefined ? word : `${word} ${value.greatest}`));
+  return parseServerOptions(words.join(' '), accepted).text;
 }
 
 /** Hostile text is not repeated where somebody may print it. */

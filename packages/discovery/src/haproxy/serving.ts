@@ -4,7 +4,7 @@ import type { Instance } from '@tandem/core';
 
 import type { DiscoveredService } from '../config/discover.ts';
 import type { HaproxyConfig } from '../config/haproxy.ts';
-import { optionsInFile, type ReportedServer } from './membership.ts';
+import { type ReportedServer, serversInFile } from './membership.ts';
 import { readSpares } from './routing.ts';
 import { createWorkers } from './workers.ts';
 
@@ -23,7 +23,7 @@ export async function readServing(
     readSpares(config),
     readFile(config.configFile, 'utf8').catch(() => ''),
   ]);
-  const options = optionsInFile(file);
+  const { options } = serversInFile(file);
   const serving = new Map<string, readonly Instance[]>();
   for (const { service, config: discover } of services) {
     const spare = assigned.get(service);

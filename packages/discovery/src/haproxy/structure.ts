@@ -152,7 +152,7 @@ export function viewStructure(structure: Structure) {
       isHttp: proxy.mode === 'http',
       hasFrontend: proxy.bind !== undefined,
       bind: proxy.bind === undefined ? '' : bindArguments(proxy.bind, proxy.bindOptions),
-      isHashed: HASHED.test(proxy.balance) && !proxy.backendLines.some((line) => HASH_TYPE.test(line)),
+      isHashed: HASHED.test(balanceOf(proxy)) && !proxy.backendLines.some((line) => HASH_TYPE.test(line)),
       frontendLines: proxy.frontendLines,
       backendLines: proxy.backendLines,
     })),
@@ -160,8 +160,14 @@ export function viewStructure(structure: Structure) {
 }
 
 /** With the default, map-based, HAProxy adds no server at run time (HAProxy reference 1.2). */
-const HASHED = /^(source|uri|url_param|hdr|rdp-cookie)\b/;
+const HASHED = /^(source|uri|url_param|hdr|rdp-cookie|hash)\b/;
 const HASH_TYPE = /^\s*hash-type\b/;
+
+/** The last one counts, and lines of the owner come last. */
+function balanceOf({ balance, backendLines }: Proxy): string {
+  const lines = backendLines.map((line) => /^\s*balance\s+(.*)$/.exec(line)?.[1]);
+  return lines.findLast((one) => one !== undefined) ?? balance;
+}
 
 /** The sockets of applications are open to the daemon's group, unless the options say otherwise. */
 function bindArguments(bind: string, options: string): string {

@@ -1,35 +1,37 @@
-import { access, constants, stat } from 'node:fs/promises';
-import net from 'node:net';
-import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 
-import { sleep, systemErrorCode } from '@tandem/core';
-
-import {
-  type Endpoint,
-  endpointsOfLines,
-  formatBind,
-  overlaps,
-  parseEndpoint,
-  singleEndpoints,
-} from './endpoints.ts';
-import { isSpare } from './ports.ts';
-import { renderSample } from './render.ts';
-import type { Proxy, SharedFrontend, Structure } from './structure.ts';
-
-/** A part of a structure that HAProxy cannot run. It costs only itself. */
-export type SetAside = Part & { readonly reason: string };
-
-type Part =
-  | { readonly service: string }
-  | { readonly sharedFrontend: string }
-  | { readonly portRange: string }
-  /** By its title line. */
-  | { readonly section: string };
+import { type Endpoint, formatBind, singleEndpoints } from './endpoints.ts';
+import { type Part, partsOf, type SetAside, type Wanted, without } from './parts.ts';
+import { findRefused, type Refusal } from './refused.ts';
+import { markOf } from './render.ts';
+import type { Structure } from './structure.ts';
+import { findTaken } from './taken.ts';
 
 export type Vetted =
-  | { readonly kind: 'accepted'; readonly structure: Structure; readonly setAside: readonly SetAside[] }
-  | { readonly kind: 'refused'; readonly complaint: string };
+  | {
+      readonly kind: 'accepted';
+      readonly structure: Structure;
+      readonly setAside: readonly SetAside[];
+      readonly limits: Limits;
+      /** Whether an address was taken, which may be free again at any time. */
+      readonly hasTaken: boolean;
+    }
+  | {
+      readonly kind: 'refused';
+      readonly complaint: string;
+      /** What the servers of the last good structure cannot have. */
+      readonly limits: Limits;
+    };
+
+/** What servers cannot have, by service. */
+export interface Limits {
+  /** Services whose instances go without options of their own, with what HAProxy says against these. */
+  readonly plain: ReadonlyMap<string, string>;
+  /** Services whose `server_options` no spare can have: nothing serves them. */
+  readonly unserved: ReadonlySet<string>;
+}
+
+export const NO_LIMITS: Limits = { plain: new Map(), unserved: new Set() };
 
 export interface VetDeps {
   /** The structure that HAProxy has run last: what a part falls back on. */
@@ -43,24 +45,57 @@ export interface VetDeps {
 }
 
 /**
- * The part of a structure that HAProxy can run. `haproxy -c` binds nothing, and a reload that cannot bind refuses
- * every new connection for two seconds (HAProxy reference 3.3), so new addresses are tried first. When HAProxy refuses
- * the whole, the services and shared frontends that changed are asked one by one: one bad input hurts only itself.
+ * The part of a structure that HAProxy can run, and what its servers can carry. `haproxy -c` binds nothing, and a
+ * reload that cannot bind refuses every new connection for two seconds (HAProxy reference 3.3), so new addresses are
+ * tried first. When HAProxy refuses the whole, what has changed is searched for the culprits: one bad input hurts only
+ * itself.
  */
-export async function vetStructure(wanted: Structure, { check, ...rest }: VetDeps): Promise<Vetted> {
+export async function vetStructure(wanted: Wanted, { check, ...rest }: VetDeps): Promise<Vetted> {
   const deps = { ...rest, check: async (text: string) => withoutPids(await check(text)) };
-  const taken = await findTaken(wanted, deps);
-  const bindable = without(wanted, taken, deps.good);
-  const complaint = await deps.check(renderSample(bindable));
-  if (complaint === undefined) return { kind: 'accepted', structure: bindable, setAside: taken };
-  const common = { ...bindable, sharedFrontends: [], proxies: bindable.proxies.filter(isWaiting) };
-  if ((await deps.check(renderSample(common))) !== undefined) return { kind: 'refused', complaint };
-  const refused = await findRefused(bindable, common, deps);
-  const remaining = without(bindable, refused, deps.good);
-  const isEnough = refused.length > 0 && (await deps.check(renderSample(remaining))) === undefined;
-  return isEnough
-    ? { kind: 'accepted', structure: remaining, setAside: [...taken, ...refused] }
-    : { kind: 'refused', complaint };
+  const { good } = deps;
+  const taken = await findTakenParts(wanted.structure, deps);
+  const bindable = { ...wanted, structure: without(wanted.structure, taken, good) };
+  const found = await findRefused(bindable, isUnchanged(good), deps.check);
+  if (found.kind === 'hopeless') return refusal(found.complaint, wanted, deps);
+  const parts = found.refused.flatMap((one) => ('part' in one ? [{ ...one.part, reason: one.reason }] : []));
+  const structure = without(bindable.structure, parts, good);
+  // Those that stay as they were have other servers than those that were tried.
+  const again =
+    markOf(structure) === markOf(found.rest.structure)
+      ? found
+      : await findRefused({ ...found.rest, structure }, () => true, deps.check);
+  if (again.kind === 'hopeless') return refusal(again.complaint, wanted, deps);
+  const servers = [...found.refused, ...(again === found ? [] : again.refused)];
+  return {
+    kind: 'accepted',
+    structure,
+    setAside: [...taken, ...parts, ...unservedOf(servers)],
+    limits: limitsOf(servers),
+    hasTaken: taken.length > 0,
+  };
+}
+
+async function refusal(
+  complaint: string,
+  { allowances }: Wanted,
+  { good, check }: Pick<VetDeps, 'good' | 'check'>,
+): Promise<Vetted> {
+  const found =
+    good === undefined ? undefined : await findRefused({ structure: good, allowances }, () => true, check);
+  const limits = found?.kind === 'found' ? limitsOf(found.refused) : NO_LIMITS;
+  return { kind: 'refused', complaint, limits };
+}
+
+function limitsOf(refused: readonly Refusal[]): Limits {
+  const plain = refused.flatMap((one) => ('own' in one ? [[one.own, one.reason] as const] : []));
+  const unserved = unservedOf(refused).map(({ service }) => service);
+  return plain.length === 0 && unserved.length === 0
+    ? NO_LIMITS
+    : { plain: new Map(plain), unserved: new Set(unserved) };
+}
+
+function unservedOf(refused: readonly Refusal[]): { readonly service: string; readonly reason: string }[] {
+  return refused.flatMap((one) => ('options' in one ? [{ service: one.options, reason: one.reason }] : []));
 }
 
 /** The same complaint in the same words, so that whoever tells of it tells once. */
@@ -68,225 +103,40 @@ function withoutPids(complaint: string | undefined): string | undefined {
   return complaint?.replaceAll(/^(\[[A-Z]+\]) +\(\d+\)/gm, '$1');
 }
 
-function isWaiting({ name }: Proxy): boolean {
-  return isSpare(name);
-}
-
-/** Where HAProxy listens when it runs a structure. */
-export function endpointsOf(structure: Structure): Endpoint[] {
-  return partsOf(structure).flatMap(({ endpoints }) => endpoints);
-}
-
-function partsOf({
-  proxies,
-  sharedFrontends,
-  portRanges,
-  extraSections,
-}: Structure): { readonly part: Part; readonly endpoints: readonly Endpoint[] }[] {
-  const parse = (bind: string) => parseEndpoint(bind) ?? [];
-  return [
-    ...Object.entries(extraSections).map(([section, lines]) => ({
-      part: { section },
-      endpoints: endpointsOfLines(lines),
-    })),
-    ...portRanges.map(({ mode, bind }) => ({ part: { portRange: mode }, endpoints: [bind].flatMap(parse) })),
-    ...sharedFrontends.map(({ name, binds, lines }) => ({
-      part: { sharedFrontend: name },
-      endpoints: [...binds.flatMap(parse), ...endpointsOfLines(lines)],
-    })),
-    ...proxies.map(({ name, bind, frontendLines }) => ({
-      part: { service: name },
-      endpoints: [
-        ...(bind === undefined ? [] : [bind].flatMap(parse)),
-        ...(bind === undefined ? [] : endpointsOfLines(frontendLines)),
-      ],
-    })),
-  ];
-}
-
-/** One after the other: two parts that want the same address would find it taken by the attempt for each other. */
-async function findTaken(wanted: Structure, deps: VetDeps): Promise<SetAside[]> {
-  const taken: SetAside[] = [];
-  for (const { part, endpoints } of partsOf(wanted)) {
-    const reason = await whyPartTaken(endpoints, deps);
-    if (reason !== undefined) taken.push({ ...part, reason });
-  }
-  return taken;
-}
-
-/** How many ports of a range are tried at a time. */
-const TRIED_AT_ONCE = 32;
-
-async function whyPartTaken(
-  endpoints: readonly Endpoint[],
-  { own, whyTaken: why }: VetDeps,
-): Promise<string | undefined> {
-  if (own === undefined) return undefined;
-  const isNew = (endpoint: Endpoint) => !own.some((other) => overlaps(other, endpoint));
-  const untried = endpoints.flatMap(singleEndpoints).filter(isNew);
-  for (let start = 0; start < untried.length; start += TRIED_AT_ONCE) {
-    const reasons = await Promise.all(untried.slice(start, start + TRIED_AT_ONCE).map(why));
-    const reason = reasons.find((one) => one !== undefined);
-    if (reason !== undefined) return reason;
-  }
-  return undefined;
-}
-
-async function findRefused(
-  structure: Structure,
-  common: Structure,
-  { good, check }: VetDeps,
+async function findTakenParts(
+  wanted: Structure,
+  { own, whyTaken }: Pick<VetDeps, 'own' | 'whyTaken'>,
 ): Promise<SetAside[]> {
-  const refused: SetAside[] = [];
-  for (const shared of structure.sharedFrontends) {
-    if (isAmong(good?.sharedFrontends, shared)) continue;
-    const reason = await check(renderSample({ ...common, sharedFrontends: [shared] }));
-    if (reason !== undefined) refused.push({ sharedFrontend: shared.name, reason });
-  }
-  for (const proxy of structure.proxies) {
-    if (isWaiting(proxy) || isAmong(good?.proxies, proxy)) continue;
-    const reason = await check(renderSample({ ...common, proxies: [...common.proxies, proxy] }));
-    if (reason !== undefined) refused.push({ service: proxy.name, reason });
-  }
-  return refused;
-}
-
-function isAmong<T extends Proxy | SharedFrontend>(known: readonly T[] | undefined, one: T): boolean {
-  return known?.some((other) => isDeepStrictEqual(other, one)) === true;
-}
-
-/** Parts that are set aside keep their last good version, if its address is still theirs. */
-function without(
-  structure: Structure,
-  setAside: readonly SetAside[],
-  good: Structure | undefined,
-): Structure {
-  if (setAside.length === 0) return structure;
-  const kept = remove(structure, setAside);
-  if (good === undefined) return kept;
-  const used = endpointsOf(kept);
-  const isSetAside = (part: Part) => setAside.some((one) => isSamePart(one, part));
-  const lost = partsOf(good).filter(
-    ({ part, endpoints }) =>
-      isSetAside(part) && !endpoints.some((one) => used.some((other) => overlaps(one, other))),
+  if (own === undefined) return [];
+  const parts = partsOf(wanted);
+  const taken = await findTaken(
+    parts.flatMap(({ endpoints }) => endpoints),
+    own,
+    whyTaken,
   );
-  const former = keepOnly(
-    good,
-    lost.map(({ part }) => part),
-  );
-  return {
-    ...kept,
-    extraSections: { ...kept.extraSections, ...former.extraSections },
-    portRanges: [...kept.portRanges, ...former.portRanges],
-    sharedFrontends: [...kept.sharedFrontends, ...former.sharedFrontends].toSorted(byName),
-    proxies: [...kept.proxies, ...former.proxies].toSorted(byName),
-  };
-}
-
-function remove(structure: Structure, parts: readonly Part[]): Structure {
-  return filterParts(structure, (part) => !parts.some((one) => isSamePart(one, part)));
-}
-
-function keepOnly(structure: Structure, parts: readonly Part[]): Structure {
-  return filterParts(structure, (part) => parts.some((one) => isSamePart(one, part)));
-}
-
-/** Whether there is a version of it in a structure. */
-export function hasPart(structure: Structure, part: Part): boolean {
-  return partsOf(structure).some((one) => isSamePart(one.part, part));
-}
-
-/** The backends that wait go with the range whose services they would serve. */
-function filterParts(structure: Structure, isKept: (part: Part) => boolean): Structure {
-  const modeOf = ({ name }: Proxy) => /^tandem-spare-(http|tcp)-/.exec(name)?.[1] ?? '';
-  return {
-    ...structure,
-    extraSections: Object.fromEntries(
-      Object.entries(structure.extraSections).filter(([section]) => isKept({ section })),
-    ),
-    portRanges: structure.portRanges.filter(({ mode }) => isKept({ portRange: mode })),
-    sharedFrontends: structure.sharedFrontends.filter(({ name }) => isKept({ sharedFrontend: name })),
-    proxies: structure.proxies.filter((proxy) =>
-      isKept(isWaiting(proxy) ? { portRange: modeOf(proxy) } : { service: proxy.name }),
-    ),
-  };
-}
-
-function isSamePart(a: Part, b: Part): boolean {
-  if ('service' in a) return 'service' in b && a.service === b.service;
-  if ('sharedFrontend' in a) return 'sharedFrontend' in b && a.sharedFrontend === b.sharedFrontend;
-  if ('portRange' in a) return 'portRange' in b && a.portRange === b.portRange;
-  return 'section' in b && a.section === b.section;
-}
-
-function byName(a: { readonly name: string }, b: { readonly name: string }): number {
-  return a.name < b.name ? -1 : 1;
-}
-
-const ATTEMPTS = 4;
-const PAUSE_MS = 100;
-
-/**
- * Tries an address by listening on it for a moment, or by calling whoever may listen on the path of a socket. A
- * HAProxy that is just ending gets some time to leave it.
- * @param isManaged whether HAProxy runs with the rights of this process
- */
-export async function whyTaken(endpoint: Endpoint, isManaged = true): Promise<string | undefined> {
-  const bind = formatBind(endpoint);
-  for (let attempt = 1; ; attempt += 1) {
-    const code =
-      endpoint.kind === 'unix'
-        ? await tryPath(endpoint.path)
-        : await tryListen(endpoint.host, endpoint.first);
-    if (code === undefined) return undefined;
-    if (code === 'EACCES' || code === 'EPERM') {
-      // Somebody else's HAProxy may do what this process may not.
-      if (!isManaged) return undefined;
-      return `this process may not listen on ${bind} (${code}): give it the right to, or choose another address`;
-    }
-    if (code === 'ENOENT')
-      return `the directory of the socket ${bind} does not exist: create it, or choose another path`;
-    if (code === 'EEXIST') return `${bind} is no socket: remove it, or choose another path`;
-    if (code !== 'EADDRINUSE') return `this process cannot listen on ${bind} (${code})`;
-    if (attempt === ATTEMPTS) return `the address ${bind} is taken by another process`;
-    await sleep(PAUSE_MS);
-  }
-}
-
-function tryListen(host: string, port: number): Promise<string | undefined> {
-  return new Promise((resolve) => {
-    const server = net.createServer((socket) => socket.destroy());
-    server.once('error', (error) => resolve(systemErrorCode(error) ?? 'unknown reason'));
-    server.listen({ port, host, exclusive: true }, () => {
-      server.close(() => resolve(undefined));
-    });
+  if (taken.size === 0) return [];
+  return parts.flatMap(({ part, endpoints }) => {
+    const binds = endpoints.flatMap(singleEndpoints).map(formatBind);
+    const reason = binds.map((bind) => taken.get(bind)).find((one) => one !== undefined);
+    return reason === undefined ? [] : [{ ...part, reason }];
   });
 }
 
-/** HAProxy replaces the file of a socket that nobody listens on any more. */
-async function tryPath(file: string): Promise<string | undefined> {
-  try {
-    await access(path.dirname(file), constants.W_OK | constants.X_OK);
-  } catch (error) {
-    return systemErrorCode(error) ?? 'unknown reason';
-  }
-  try {
-    if (!(await stat(file)).isSocket()) return 'EEXIST';
-  } catch (error) {
-    return systemErrorCode(error) === 'ENOENT' ? undefined : (systemErrorCode(error) ?? 'unknown reason');
-  }
-  return new Promise((resolve) => {
-    const caller = net.connect(file);
-    caller.setTimeout(CALL_MS, () => caller.destroy(new Error('somebody listens, and is slow')));
-    caller.once('connect', () => {
-      caller.destroy();
-      resolve('EADDRINUSE');
-    });
-    caller.once('error', (error) => {
-      const code = systemErrorCode(error);
-      resolve(code === 'ECONNREFUSED' || code === 'ENOENT' ? undefined : (code ?? 'EADDRINUSE'));
-    });
-  });
+/** What runs as it is has been found good, whatever HAProxy says of it today: it is never set aside. */
+function isUnchanged(good: Structure | undefined): (part: Part, structure: Structure) => boolean {
+  const isAmong = <T extends { readonly name: string }>(
+    known: readonly T[] | undefined,
+    all: readonly T[],
+    name: string,
+  ) =>
+    isDeepStrictEqual(
+      known?.find((one) => one.name === name) ?? {},
+      all.find((one) => one.name === name),
+    );
+  return (part, structure) => {
+    if ('service' in part) return isAmong(good?.proxies, structure.proxies, part.service);
+    if ('sharedFrontend' in part)
+      return isAmong(good?.sharedFrontends, structure.sharedFrontends, part.sharedFrontend);
+    return true;
+  };
 }
-
-const CALL_MS = 1_000;

@@ -118,6 +118,7 @@ class AppliedHaproxy implements HaproxyOutput {
       close();
       tidying.abort();
       await tidied;
+      await this.#applier.end();
       if (this.#config.onExit === 'stop') await this.#process.stop(STOP_GRACE_MS);
     }
   }
@@ -194,6 +195,7 @@ class AppliedHaproxy implements HaproxyOutput {
     return {
       look: (signal) => applier.look(signal),
       status: () => applier.status(),
+      end: () => applier.end(),
       apply: async (desired, signal) => {
         const startedAt = performance.now();
         try {
