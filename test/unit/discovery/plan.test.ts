@@ -10,6 +10,7 @@ import {
   ORDINARY,
   planChanges,
   type ReportedServer,
+  RunningView,
   type Server,
   type Step,
   type Structure,
@@ -569,5 +570,25 @@ describe('a reload', () => {
       plan.steps.map(({ backend }) => backend),
       ['three'],
     );
+  });
+});
+
+describe('a drain', () => {
+  test('is overdue after 30 s, however busy the server is, and not before', () => {
+    const [server] = serversOf([{ name: 'a', host: '10.0.0.1', port: 1 }]) as [Server];
+    const backends = new Map([['one', [{ ...server, state: 'drain' as const }]]]);
+    const view = new RunningView({ incarnation: '1', version: '2.6.12', mark: MARK, backends });
+    const leaving = view.leaving(new Map([['one', []]]), false);
+    assert.deepEqual([...leaving.keys()], ['one']);
+    const address = `one/${server.name}`;
+    for (const now of [5_000, 20_000, 34_999]) {
+      assert.equal(
+        view.sample(leaving, () => false, now),
+        false,
+      );
+      assert.ok(!view.circumstances().overdue.has(address));
+    }
+    assert.ok(view.sample(leaving, () => false, 35_000));
+    assert.ok(view.circumstances().overdue.has(address));
   });
 });
