@@ -271,7 +271,7 @@ describe('the command line', { concurrency: 2 }, () => {
     assert.match(offline.stdout, /\nfrontend web\n {2}mode http\n {2}bind 127\.0\.0\.1:3210\n/);
     assert.equal(silent.code, 1);
     assert.equal(silent.stdout, offline.stdout);
-    assert.match(silent.stderr, /the source of web did not answer in time/);
+    assert.equal(silent.stderr, 'tandem: web: its source did not answer in time\n');
   });
 
   test('render with a registry in memory needs no other, and has no servers', async () => {
@@ -312,6 +312,44 @@ discover:
 
     assert.deepEqual(servers(filtered), ['10.0.0.2:80'], filtered.stderr);
     assert.deepEqual(servers(fallback), ['10.9.9.9:80'], fallback.stderr);
+  });
+
+  test('render looks names up as the daemon does, and says what is missing', async () => {
+    const registry = HOST.replace(/^registry.*$/m, 'registry: { memory: {} }');
+    const host = registry.replace('haproxy: {', 'haproxy: { port_range: { http: 21000-21001, spares: 1 },');
+    const source = (...hosts: string[]) =>
+      `source: { static: { instances: [${hosts.map((name) => `{ name: i, host: ${name}, port: 80 }`).join()}] } }`;
+    const services = {
+      'web.yaml': `service: web\ndiscover: { listen: 3210, ${source('localhost', '"999.0.0.1"')} }\n`,
+      'last.yaml': `service: last
+discover:
+  listen: 3211
+  filter: { zone: none }
+  fallback: [{ name: f, host: localhost, port: 81 }]
+  ${source('10.0.0.1')}
+`,
+      'a.yaml': `service: a\ndiscover: { listen: 127.0.0.1:21000, ${source('10.0.0.2')} }\n`,
+      'b.yaml': `service: b\ndiscover: { listen: 127.0.0.1:21001, ${source('10.0.0.3')} }\n`,
+    };
+    const config = path.join(await configure({ host, services }), 'tandem.yaml');
+
+    const finished = await tandem(['render', '--config', config]);
+    const offline = await tandem(['render', '--config', config, '--offline']);
+
+    const servers = [...finished.stdout.matchAll(/\n {2}server \S+ (\S+) /g)].map(([, address]) => address);
+    assert.deepEqual(
+      new Set(servers),
+      new Set(['10.0.0.2:80', '127.0.0.1:80', '127.0.0.1:81']),
+      finished.stderr,
+    );
+    assert.equal(finished.code, 1);
+    const unplaced = /^tandem: b: is not there: all 1 spare backends for http are in use: .*\n/;
+    const rejected =
+      'tandem: web: set aside: i_999.0.0.1:80: the host is neither an address nor the name of a host\n';
+    assert.match(finished.stderr, unplaced);
+    assert.equal(finished.stderr.replace(unplaced, ''), rejected);
+    assert.equal(offline.code, 1);
+    assert.equal(offline.stderr.replace(unplaced, ''), '');
   });
 
   test('wrong usage exits with 2 and points to the help', async () => {
