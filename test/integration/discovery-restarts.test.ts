@@ -1,24 +1,25 @@
-// The daemon is killed and started again at random moments while instances come and go: nobody notices.
+// The daemon is killed and started again at random moments while instances of several services come and go:
+// nobody notices.
 import assert from 'node:assert/strict';
-import { appendFile } from 'node:fs/promises';
-import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { createWorld, type Routing, watchRouting } from '@tandem/cli/testing';
 import { codecFor } from '@tandem/core';
 import { startEmbeddedZooKeeper } from '@tandem/embedded-zookeeper';
 
-import { eventually } from '../support/eventually.ts';
+import { createDiscoveryHost } from '../support/discovery-host.ts';
 import { type Load, startLoad } from '../support/load.ts';
 import { createParents } from '../support/members.ts';
 import { type Origin, startHttpOrigin } from '../support/origin.ts';
 import { createRandom } from '../support/random.ts';
+import { freePorts } from '../support/real-zookeeper.ts';
 import { connectWire, FLAGS, type WireClient, zk } from '../support/zookeeper-wire.ts';
 
 const RUN_MS = Number(process.env['TANDEM_FUZZ_SECONDS'] ?? 20) * 1_000;
 const SEED = Number(process.env['TANDEM_FUZZ_SEED'] ?? 1);
-const PER_SECOND = 100;
+const SERVICES = ['web', 'api', 'search'];
+/** Of each service. */
+const PER_SECOND = 40;
 const CODEC = codecFor();
 
 /** Announces and withdraws instances of one path, never the last two. */
@@ -52,27 +53,28 @@ test(
   async () => {
     const random = createRandom(SEED);
     const zookeeper = await startEmbeddedZooKeeper();
-    const world = await createWorld(`127.0.0.1:${zookeeper.port}`);
+    const host = await createDiscoveryHost('', `127.0.0.1:${zookeeper.port}`);
     const origins = await Promise.all(Array.from({ length: 6 }, () => startHttpOrigin()));
     const wire = await connectWire(zookeeper.port, { timeoutMs: 60_000 });
-    let load: Load | undefined;
-    let routing: Routing | undefined;
+    const loads: Load[] = [];
     try {
-      // Instances go faster here than is plausible; what is held must be over soon, so that the end can be compared.
-      const rules = 'discovery: { guard: { hold: 2s } }\n';
-      await appendFile(path.join(world.directory, 'tandem.yaml'), rules);
-      await createParents(wire, world.registryPath);
-      const fleet = createFleet({ wire, path: world.registryPath, origins });
-      for (const origin of origins) await fleet.toggle(origin);
-      await world.writeServiceFile({ balance: 'roundrobin' });
-      world.startDaemon('discover');
-      routing = watchRouting({ socket: world.runtimeSocket, backend: 'web' });
-      const isRight = () => {
-        const ports = [...(routing?.current?.ports ?? [])].toSorted((a, b) => a - b);
-        assert.deepEqual(ports, fleet.ports());
+      const listens = await freePorts(SERVICES.length);
+      const fleets = SERVICES.map((name) => createFleet({ wire, path: `/services/${name}`, origins }));
+      for (const [index, name] of SERVICES.entries()) {
+        await createParents(wire, `/services/${name}`);
+        for (const origin of origins) await fleets[index]?.toggle(origin);
+        // Instances go faster here than is plausible; what is held must be over soon, so that the end can be compared.
+        const discover = `{ listen: ${listens[index]}, guard: { hold: 2s } }`;
+        await host.write(name, `service: ${name}\ndiscover: ${discover}\n`);
+      }
+      let daemon = host.start();
+      const untilRight = async () => {
+        for (const [index, name] of SERVICES.entries())
+          await host.becomes(name, fleets[index]?.ports() ?? []);
       };
-      await eventually(isRight);
-      load = startLoad({ port: world.port, perSecond: PER_SECOND });
+      await untilRight();
+      const before = { worker: await host.worker(), master: await host.masterPid() };
+      for (const port of listens) loads.push(startLoad({ port, perSecond: PER_SECOND }));
 
       const endAt = performance.now() + RUN_MS;
       let kills = 0;
@@ -80,30 +82,32 @@ test(
         while (performance.now() < endAt) {
           // From the first moments of a start to the middle of an update.
           await sleep(50 + random.below(1_500));
-          await world.killDaemon('discover');
+          await host.end(daemon, 'SIGKILL');
           if (random.chance(0.3)) await sleep(random.below(400));
-          world.startDaemon('discover');
+          daemon = host.start();
           kills += 1;
         }
       })();
       while (performance.now() < endAt) {
-        await fleet.toggle(random.pick(origins));
+        await random.pick(fleets).toggle(random.pick(origins));
         await sleep(random.below(120));
       }
       await killing;
-      await eventually(isRight);
-      const answers = await load.stop();
+      await untilRight();
 
-      assert.deepEqual(load.failures, []);
-      assert.deepEqual(await world.reloadReasons(), []);
+      for (const load of loads) {
+        const answers = await load.stop();
+        assert.deepEqual(load.failures, []);
+        assert.ok(load.sent() > (RUN_MS / 1_000) * PER_SECOND * 0.8, `only ${load.sent()} requests`);
+        assert.equal(answers.size, origins.length);
+      }
+      assert.deepEqual({ worker: await host.worker(), master: await host.masterPid() }, before);
+      assert.deepEqual(host.reloads(), []);
       assert.ok(kills > 10, `only ${kills} kills`);
-      assert.ok(load.sent() > (RUN_MS / 1_000) * PER_SECOND * 0.8, `only ${load.sent()} requests`);
-      assert.equal(answers.size, origins.length);
     } finally {
-      await load?.stop();
-      routing?.stop();
+      for (const load of loads) await load.stop();
       wire.destroy();
-      await world.end({ keepFiles: false });
+      await host[Symbol.asyncDispose]();
       await zookeeper.close();
       await Promise.all(origins.map((origin) => origin.close()));
     }

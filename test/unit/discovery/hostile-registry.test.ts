@@ -3,11 +3,28 @@ import assert from 'node:assert/strict';
 import { isIP } from 'node:net';
 import { describe, test } from 'node:test';
 
-import { codecFor, type Decoded, type Instance, type RecordFormat, uniqueInstances } from '@tandem/core';
-import { renderConfig } from '@tandem/discovery';
-import { buildMembership, executeSteps, planChanges } from '@tandem/discovery/testing';
+import {
+  codecFor,
+  type Decoded,
+  type Instance,
+  instanceId,
+  type RecordFormat,
+  uniqueInstances,
+} from '@tandem/core';
+import { readRunning, renderConfig } from '@tandem/discovery';
+import {
+  buildMembership,
+  executeSteps,
+  ORDINARY,
+  planChanges,
+  readContainers,
+  readTasks,
+  type Step,
+} from '@tandem/discovery/testing';
 import * as fc from 'fast-check';
 
+import { service } from '../../support/haproxy.ts';
+import { FakeHaproxy } from './fake-haproxy.ts';
 import { info, membersOf, offersOf, prompted, structureOf, withFakeSocket } from './support.ts';
 
 const FORMATS: readonly RecordFormat[] = [
@@ -208,6 +225,49 @@ function instancesOf(found: readonly (readonly [string, Buffer, RecordFormat])[]
   );
 }
 
+/** Everything else that a plan may lead to. */
+const ANY_COMMAND = new RegExp(
+  `${COMMAND.source}|^set server web/[\\w.:-]+ (weight \\d{1,3}|state (drain|maint))$|^del server web/[\\w.:-]+$`,
+);
+
+/** The answers of a Docker daemon and of a Marathon whose containers and tasks anybody may name. */
+const containers = fc.array(
+  fc
+    .tuple(fc.oneof(hostile, fc.constant('/web-1')), port, fc.dictionary(key, hostile, { maxKeys: 3 }), host)
+    .map(([called, published, labels, address]) => ({
+      Names: [called],
+      Image: 'web:1',
+      State: 'running',
+      Status: 'Up',
+      Labels: { ...labels, haproxy_server_options: called },
+      Ports: [{ PrivatePort: 80, PublicPort: published, Type: 'tcp', IP: address }],
+    })),
+  { maxLength: 6 },
+);
+const tasks = fc.array(
+  fc
+    .tuple(fc.oneof(hostile, host), port)
+    .map(([where, at]) => ({ id: 'web.1', startedAt: 'now', host: where, ports: [at] })),
+  { maxLength: 6 },
+);
+type Found = typeof found extends fc.Arbitrary<infer T> ? T : never;
+const found = fc.record({ children, containers, tasks });
+const moment = fc.record({
+  found,
+  kept: fc.array(fc.boolean(), { minLength: 1, maxLength: 5 }),
+  held: fc.array(fc.boolean(), { minLength: 1, maxLength: 5 }),
+  weight: fc.integer({ min: 0, max: 400 }),
+});
+
+function instancesOfAny({ children, containers, tasks }: Found): Instance[] {
+  const query = { imageName: 'web', labels: {}, containerPort: 80, requireHealthy: false };
+  return [
+    ...instancesOf(children),
+    ...(readContainers(containers, { ...query, host: '10.0.0.5', name: undefined })?.instances ?? []),
+    ...(readTasks({ tasks }, { portIndex: 0, requireHealthy: false })?.instances ?? []),
+  ];
+}
+
 describe('a hostile registry', () => {
   test('whatever the bytes, a reader gets an instance of a shape that is known, or a reason', () => {
     fc.assert(
@@ -305,5 +365,55 @@ describe('a hostile registry', () => {
         );
       },
     );
+  });
+
+  test('nothing of it becomes a command, whatever the registry had said before, in all kinds of steps', async () => {
+    const structure = structureOf();
+    const { mark } = renderConfig(structure, new Map());
+    const kinds = new Map<Step['kind'], number>();
+    let haproxy = new FakeHaproxy('3.0.11');
+    await withFakeSocket(
+      (request) => haproxy.script(request),
+      async (socket, heard) => {
+        await fc.assert(
+          fc.asyncProperty(fc.array(moment, { minLength: 2, maxLength: 4 }), async (moments) => {
+            haproxy = new FakeHaproxy('3.0.11');
+            haproxy.mark = mark;
+            haproxy.load('backend web\n');
+            let known: readonly Instance[] = [];
+            for (const { found, kept, held, weight } of moments) {
+              // Of what was there some stays, with another weight, or held by somebody.
+              const stays = known.filter((_, index) => kept[index % kept.length]);
+              const instances = [
+                ...stays.map((instance) => ({ ...instance, weight })),
+                ...instancesOfAny(found),
+              ];
+              known = uniqueInstances(instances);
+              const holds = new Map(
+                known
+                  .filter((_, index) => held[index % held.length])
+                  .map((one) => [instanceId(one), 'drain' as const]),
+              );
+              const { membership } = buildMembership(
+                new Map([['web', { service: service('web', '127.0.0.1:3210'), instances: known, holds }]]),
+              );
+              for (const line of renderConfig(structure, membership).text.split('\n'))
+                if (line.startsWith('  server ')) assert.match(line.replace(/ disabled$/, ''), HARMLESS);
+              const running = await readRunning(socket);
+              const away = [...(running.backends.get('web') ?? [])].filter(({ state }) => state !== 'ready');
+              const quiet = new Set(away.map(({ name }) => `web/${name}`));
+              const plan = planChanges(running, { mark, structure, membership }, { ...ORDINARY, quiet });
+              for (const { kind } of plan.steps) kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+              heard.length = 0;
+              await executeSteps(socket, plan.steps, running);
+              for (const line of heard.join('').split('\n')) assert.match(line, ANY_COMMAND);
+            }
+          }),
+          { numRuns: 150 },
+        );
+      },
+    );
+    for (const kind of ['add', 'ready', 'weight', 'drain', 'delete'] as const)
+      assert.ok((kinds.get(kind) ?? 0) > 5, `${kind}: ${kinds.get(kind) ?? 0} steps`);
   });
 });
