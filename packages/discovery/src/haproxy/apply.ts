@@ -15,7 +15,7 @@ import type { Desired } from './desired.ts';
 import { backendsWithKeptHealth, createKeptHealth, type KeptHealth } from './kept-health.ts';
 import { createLeftOut, type LeftOut } from './left-out.ts';
 import { adoptServers, type Membership, type ServersInFile, serversInFile } from './membership.ts';
-import { isGated, type Plan, planChanges, type ReloadReason, type Step } from './plan.ts';
+import { describeStep, isGated, type Plan, planChanges, type ReloadReason, type Step } from './plan.ts';
 import { createObserver, isSameWorker, type Kept, type Observer } from './observe.ts';
 import type { ForeignHoldsStore } from './foreign-holds-store.ts';
 import type { HaproxyProcess } from './process.ts';
@@ -486,9 +486,4 @@ class FileFirstApplier implements Applier {
     const { process, config } = this.#deps;
     return { process, workers: this.#workers, deadlineMs: config.reloadDeadlineMs, signal };
   }
-}
-
-function describeStep(step: Step): string {
-  const name = step.kind === 'add' ? step.server.name : step.server;
-  return `${step.kind} ${step.backend}/${name}`;
 }

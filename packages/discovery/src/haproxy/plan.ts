@@ -338,3 +338,9 @@ function whyNotAdded(proxy: Proxy, server: Server, abilities: Abilities): Unvers
   const option = staticOption(`${proxy.serverOptions} ${server.options}`.trim(), abilities);
   return option === undefined ? undefined : { kind: 'option-not-dynamic', backend, option };
 }
+
+/** In words, such as `add web/a_10.0.0.1:80`. */
+export function describeStep(step: Step): string {
+  const name = step.kind === 'add' ? step.server.name : step.server;
+  return `${step.kind} ${step.backend}/${name}`;
+}
