@@ -1,7 +1,8 @@
 // The registry goes away, comes back empty, or fills again one by one: nobody who talks to a service notices.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { open, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -474,12 +475,14 @@ describe('an operator', () => {
 describe('an output that is stuck', () => {
   scenario('does not keep the daemon from ending, nor from saving what it knows', async (scene) => {
     const { world, say, port } = scene;
-    // Whoever opens a pipe to read it waits for somebody who writes.
+    // Whoever reads from a pipe waits for somebody who writes.
     const template = path.join(world.directory, 'nginx.conf.hbs');
     await promisify(execFile)('mkfifo', [template]);
     const settings = { templates: [{ template, target: path.join(world.directory, 'nginx.conf') }] };
     say('ab');
     const daemon = world.start([service('web', `127.0.0.1:${port}`)], {}, { settings });
+    // Without a reader it cannot be opened like this.
+    const writer = await eventually(() => open(template, constants.O_WRONLY | constants.O_NONBLOCK));
     try {
       await scene.becomes('ab');
       say('abc');
@@ -493,7 +496,7 @@ describe('an output that is stuck', () => {
         'c',
       ]);
     } finally {
-      await writeFile(template, '');
+      await writer.close();
     }
   });
 });

@@ -441,7 +441,7 @@ describe('what instances say of themselves', () => {
       daemon.discovery.update([web(), typo('check inter banana')]);
       await eventually(() =>
         assert.deepEqual(
-          daemon.discovery.state().haproxy.setAside.map((one) => 'service' in one && one.service),
+          daemon.discovery.state().haproxy.setAside.map(({ name }) => name),
           ['typo'],
         ),
       );

@@ -190,7 +190,7 @@ class FileFirstApplier implements Applier {
   }
 
   async look(signal: AbortSignal): Promise<Look> {
-    if (this.#isDue(signal)) return 'due';
+    if (this.#chooser.retry(signal) || this.#respected.isDue) return 'due';
     if (!(await this.#file.isIntact())) return 'disturbed';
     const view = this.#view;
     try {
@@ -209,10 +209,6 @@ class FileFirstApplier implements Applier {
       if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
       return this.#lose();
     }
-  }
-
-  #isDue(signal: AbortSignal): boolean {
-    return this.#chooser.retry(signal) || this.#respected.isDue;
   }
 
   #lose(): Look {
