@@ -19,7 +19,7 @@ import { describeStep, isGated, type Plan, planChanges, type ReloadReason, type 
 import { createObserver, isSameWorker, type Kept, type Observer } from './observe.ts';
 import type { ForeignHoldsStore } from './foreign-holds-store.ts';
 import type { HaproxyProcess } from './process.ts';
-import { createRetryPace, reloadTo, waitForStart } from './reload.ts';
+import { createRetryPace, reloadIntervalMs, reloadTo, waitForStart } from './reload.ts';
 import { renderParts, type RenderedParts } from './render.ts';
 import { RespectedHolds } from './respected-holds.ts';
 import { createRouting, openWorker, type Routing, type Worker } from './routing.ts';
@@ -83,9 +83,6 @@ interface Work {
   readonly writing: Promise<void>;
 }
 
-const MIN_RELOAD_INTERVAL_MS = 1_000;
-/** Reloads that do not bring about what they are for come ever more slowly. */
-const MAX_RELOAD_INTERVAL_MS = 60_000;
 const MAX_ROUNDS = 5;
 /** A worker that has just taken steps needs not be asked who it is. */
 const RECENT_MS = 200;
@@ -190,7 +187,7 @@ class FileFirstApplier implements Applier {
   }
 
   async look(signal: AbortSignal): Promise<Look> {
-    if (this.#chooser.retry(signal) || this.#respected.isDue) return 'due';
+    if (this.#isDue(signal)) return 'due';
     if (!(await this.#file.isIntact())) return 'disturbed';
     const view = this.#view;
     try {
@@ -209,6 +206,10 @@ class FileFirstApplier implements Applier {
       if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
       return this.#lose();
     }
+  }
+
+  #isDue(signal: AbortSignal): boolean {
+    return this.#chooser.retry(signal) || this.#respected.isDue;
   }
 
   #lose(): Look {
@@ -350,7 +351,7 @@ class FileFirstApplier implements Applier {
       signal.throwIfAborted();
       const isRefused = error instanceof Error && systemErrorCode(error.cause) === 'ECONNREFUSED';
       this.#unanswered = isRefused ? this.#unanswered + 1 : 0;
-      const isTime = performance.now() > this.#reloadedAt + this.#reloadIntervalMs();
+      const isTime = performance.now() > this.#reloadedAt + reloadIntervalMs(this.#reloads);
       if (this.#unanswered >= MAX_UNANSWERED && isTime) {
         const reason: ReloadReason = { kind: 'no-worker' };
         this.#deps.log.info({ reason }, 'reloading HAProxy');
@@ -398,7 +399,7 @@ class FileFirstApplier implements Applier {
         return { kind: 'done' };
       }
       await this.#routing.lead(chosen.routes, this.#worker(view.identity, signal));
-      const waitMs = this.#reloadedAt + this.#reloadIntervalMs() - performance.now();
+      const waitMs = this.#reloadedAt + reloadIntervalMs(this.#reloads) - performance.now();
       if (waitMs > 0) return { kind: 'later', ms: Math.ceil(waitMs) };
       await this.#reload(reload, view.identity, work, signal);
     }
@@ -433,10 +434,6 @@ class FileFirstApplier implements Applier {
       if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
       return { kind: 'other-worker' };
     }
-  }
-
-  #reloadIntervalMs(): number {
-    return Math.min(MIN_RELOAD_INTERVAL_MS * 2 ** Math.max(0, this.#reloads - 1), MAX_RELOAD_INTERVAL_MS);
   }
 
   /** Serialised and rate-limited; believed only when a new worker shows the structure that was meant. */

@@ -19,6 +19,17 @@ export interface ReloadDeps {
   readonly signal: AbortSignal;
 }
 
+const MIN_RELOAD_INTERVAL_MS = 1_000;
+const MAX_RELOAD_INTERVAL_MS = 60_000;
+
+/**
+ * How long after a reload the next may come. Reloads that do not bring about what they are for come ever more slowly.
+ * @param reloads since all was last as desired
+ */
+export function reloadIntervalMs(reloads: number): number {
+  return Math.min(MIN_RELOAD_INTERVAL_MS * 2 ** Math.max(0, reloads - 1), MAX_RELOAD_INTERVAL_MS);
+}
+
 /** Resolves when a new worker shows the mark; however the reload was asked for, nothing else is believed. */
 export async function reloadTo(mark: string, before: RunningIdentity, deps: ReloadDeps): Promise<void> {
   const { process, deadlineMs, signal } = deps;
