@@ -343,7 +343,7 @@ discover:
       finished.stderr,
     );
     assert.equal(finished.code, 1);
-    const unplaced = /^tandem: b: is not there: all 1 spare backends for http are in use: .*\n/;
+    const unplaced = /^tandem: b: is not there: all 1 spare backends for http are in use.*\n/;
     const rejected =
       'tandem: web: set aside: i_999.0.0.1:80: the host is neither an address nor the name of a host\n';
     assert.match(finished.stderr, unplaced);
