@@ -1,30 +1,24 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 
-import { isTandemError, type Log, messageOf, systemErrorCode, TandemError } from '@tandem/core';
+import { isTandemError, type Log, TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
-import {
-  createStructureChooser,
-  type PartAside,
-  RETRY_REFUSED_MS,
-  type StructureChooser,
-} from './choose-structure.ts';
+import { createStructureChooser, type PartAside, type StructureChooser } from './choose-structure.ts';
 import { type ConfigFile, createConfigFile } from './config-file.ts';
 import type { Desired } from './desired.ts';
-import { backendsWithKeptHealth, createKeptHealth, type KeptHealth } from './kept-health.ts';
 import { createLeftOut, type LeftOut } from './left-out.ts';
+import { createLoader, type Loader } from './loader.ts';
 import { adoptServers, type Membership, type ServersInFile, serversInFile } from './membership.ts';
-import { describeStep, isGated, type Plan, planChanges, type ReloadReason, type Step } from './plan.ts';
+import { describeStep, isGated, type Plan, planChanges, type Step } from './plan.ts';
 import { createObserver, isSameWorker, type Kept, type Observer } from './observe.ts';
 import type { ForeignHoldsStore } from './foreign-holds-store.ts';
 import type { HaproxyProcess } from './process.ts';
-import { createRetryPace, reloadIntervalMs, reloadTo, waitForStart } from './reload.ts';
 import { renderParts, type RenderedParts } from './render.ts';
 import { RespectedHolds } from './respected-holds.ts';
 import { createRouting, openWorker, type Routing, type Worker } from './routing.ts';
 import { type ForeignHolds, RunningView } from './running-view.ts';
-import { type Executed, executeSteps, type Running, type RunningIdentity } from './runtime.ts';
+import { type Executed, executeSteps, type RunningIdentity } from './runtime.ts';
 import type { StructureStore } from './structure-store.ts';
 import { mapFilesOf, type Structure } from './structure.ts';
 import { type Limits, NO_LIMITS } from './vet.ts';
@@ -86,7 +80,6 @@ interface Work {
 const MAX_ROUNDS = 5;
 /** A worker that has just taken steps needs not be asked who it is. */
 const RECENT_MS = 200;
-const MAX_UNANSWERED = 2;
 /** How long the runtime waits for the file. */
 const FILE_HEAD_START_MS = 5;
 
@@ -101,8 +94,6 @@ class FileFirstApplier implements Applier {
   readonly #observer: Observer;
   readonly #file: ConfigFile;
   readonly #routing: Routing;
-  /** Whether the last write has worked: after one that has not, the runtime waits for the next. */
-  #isFileSound = false;
   /** The file that was there before this daemon wrote one. */
   #inherited: string | undefined;
   #inheritedServers: ServersInFile | undefined;
@@ -112,17 +103,11 @@ class FileFirstApplier implements Applier {
   readonly #respected: RespectedHolds;
   #limits: Limits = NO_LIMITS;
   readonly #leftOut: LeftOut;
-  readonly #health: KeptHealth;
-  readonly #retryPace = createRetryPace();
+  readonly #loader: Loader;
   /** Nothing is left to do until the owner of HAProxy starts it. */
   #isAwaiting = false;
-  #reloadedAt = -Infinity;
   /** When the worker has last said that it is still the one. */
   #heardAt = -Infinity;
-  /** Reloads since all was last as desired. */
-  #reloads = 0;
-  /** How often in a row a master was there, and no worker. */
-  #unanswered = 0;
 
   constructor(deps: ApplierDeps) {
     this.#deps = deps;
@@ -130,12 +115,19 @@ class FileFirstApplier implements Applier {
     this.#workers = createWorkers(config.runtimeSocket);
     this.#observer = createObserver(config, this.#workers);
     this.#file = createConfigFile(config.configFile);
-    this.#health = createKeptHealth(config.runtimeSocket, deps.log);
     this.#routing = createRouting(deps);
     this.#leftOut = createLeftOut(deps.log);
     const makeDirectories = () => this.#makeDirectories();
     this.#respected = new RespectedHolds(deps.foreignHolds, deps.onForeignHolds);
     this.#chooser = createStructureChooser({ ...deps, workers: this.#workers, makeDirectories });
+    this.#loader = createLoader({
+      ...deps,
+      workers: this.#workers,
+      chooser: this.#chooser,
+      leftOut: this.#leftOut,
+      makeDirectories,
+      putBack: (membership) => this.#putBack(membership),
+    });
   }
 
   async apply(desired: Desired, signal: AbortSignal): Promise<Applied> {
@@ -155,8 +147,8 @@ class FileFirstApplier implements Applier {
     await this.#respected.remember();
     const chosen = { structure, membership, routes, ...this.#render(structure, membership) };
     // The file first, the runtime second: whatever happens in between, a HAProxy that restarts comes up right.
-    const writing = this.#write(chosen);
-    await this.#giveHeadStart(writing);
+    const writing = this.#file.write(chosen.parts);
+    await (this.#view === undefined ? writing : this.#file.giveHeadStart(writing, FILE_HEAD_START_MS));
     const steps: Step[] = [];
     const applied = await this.#converge({ chosen, writing }, steps, signal);
     await writing;
@@ -224,7 +216,7 @@ class FileFirstApplier implements Applier {
   /** What a daemon that has just started has to find out. */
   async #prepare(): Promise<void> {
     await this.#makeDirectories();
-    await this.#health.forget();
+    await this.#loader.prepare();
     if (this.#deps.config.foreignHolds === 'respect') await this.#respected.recall();
     if (this.#chooser.good !== undefined) return;
     this.#inherited ??= await this.#file.read();
@@ -236,31 +228,6 @@ class FileFirstApplier implements Applier {
     const { configFile, runtimeSocket, masterSocket } = this.#deps.config;
     const directories = new Set([configFile, runtimeSocket, masterSocket].map((file) => path.dirname(file)));
     for (const directory of directories) await mkdir(directory, { recursive: true, mode: 0o750 });
-  }
-
-  async #write({ parts }: RenderedParts): Promise<void> {
-    try {
-      await this.#file.write(parts);
-      this.#isFileSound = true;
-    } catch (error) {
-      this.#isFileSound = false;
-      throw error;
-    }
-  }
-
-  async #giveHeadStart(writing: Promise<void>): Promise<void> {
-    if (!this.#isFileSound || this.#view === undefined) return writing;
-    let timer: NodeJS.Timeout | undefined;
-    const isOver = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, FILE_HEAD_START_MS);
-    });
-    try {
-      await Promise.race([writing, isOver]);
-    } finally {
-      clearTimeout(timer);
-    }
-    // Whoever waits for it later sees its failure; until then it is nobody's unhandled rejection.
-    writing.catch(() => {});
   }
 
   /**
@@ -281,36 +248,11 @@ class FileFirstApplier implements Applier {
   }
 
   /** What was tried has not worked: a HAProxy that restarts now has to come up with what ran before. */
-  async #putBack({ membership }: Described): Promise<void> {
+  async #putBack(membership: Membership): Promise<void> {
     const { good } = this.#chooser;
     const rest = good === undefined ? membership : this.#leftOut.without(good.structure, membership);
     if (good !== undefined) await this.#file.write(this.#render(good.structure, rest).parts);
     else if (this.#inherited !== undefined) await this.#file.write([Buffer.from(this.#inherited)]);
-  }
-
-  /**
-   * Starts HAProxy unless it runs; false when that is somebody else's business. A daemon that has just started learns
-   * here whose HAProxy it is.
-   */
-  async #ensureRunning(chosen: Chosen, signal: AbortSignal): Promise<boolean> {
-    await this.#makeDirectories();
-    const startedAt = performance.now();
-    const ensured = await this.#deps.process.ensure(signal);
-    if (ensured !== 'started') return ensured === 'found';
-    try {
-      await waitForStart(chosen.mark, this.#reloadDeps(signal));
-    } catch (error) {
-      signal.throwIfAborted();
-      const { good } = this.#chooser;
-      const isOfServers = this.#leftOut.learn(messageOf(error), chosen, chosen.structure);
-      if (!isOfServers && good !== undefined && good.mark !== chosen.mark) {
-        this.#chooser.refuse(chosen.mark, messageOf(error), RETRY_REFUSED_MS);
-        await this.#putBack(chosen);
-      }
-      throw error;
-    }
-    this.#deps.log.info({ ms: Math.round(performance.now() - startedAt) }, 'HAProxy serves');
-    return true;
   }
 
   /** What runs, known beyond doubt; undefined when nothing does, and somebody else has to start it. */
@@ -329,38 +271,14 @@ class FileFirstApplier implements Applier {
     }
     if (this.#view !== undefined) return this.#view;
     await writing;
-    if (!(await this.#ensureRunning(chosen, signal))) return undefined;
-    const view = new RunningView(await this.#firstReading(chosen, signal));
+    if (!(await this.#loader.ensureRunning(chosen, signal))) return undefined;
+    const read = () => this.#observer.read(chosen.membership, signal);
+    const view = new RunningView(await this.#loader.readFirst(read, signal));
     this.#view = view;
     view.inherit(this.#respected.holds, chosen.membership);
     view.waitAgain(chosen.structure, chosen.membership, performance.now());
     this.#respected.learn(view.foreignHolds);
     return view;
-  }
-
-  /**
-   * A master that was told to reload just when it had lost its worker lives on without one, and waits for the next
-   * reload: nobody listens on the runtime socket then, however often it is asked.
-   */
-  async #firstReading({ membership }: Chosen, signal: AbortSignal): Promise<Running> {
-    try {
-      const running = await this.#observer.read(membership, signal);
-      this.#unanswered = 0;
-      return running;
-    } catch (error) {
-      signal.throwIfAborted();
-      const isRefused = error instanceof Error && systemErrorCode(error.cause) === 'ECONNREFUSED';
-      this.#unanswered = isRefused ? this.#unanswered + 1 : 0;
-      const isTime = performance.now() > this.#reloadedAt + reloadIntervalMs(this.#reloads);
-      if (this.#unanswered >= MAX_UNANSWERED && isTime) {
-        const reason: ReloadReason = { kind: 'no-worker' };
-        this.#deps.log.info({ reason }, 'reloading HAProxy');
-        this.#reloads += 1;
-        this.#reloadedAt = performance.now();
-        await this.#deps.process.requestReload(signal);
-      }
-      throw error;
-    }
   }
 
   /** @param taken gets every step that was taken */
@@ -395,13 +313,15 @@ class FileFirstApplier implements Applier {
         const completed = await this.#routing.complete(chosen.routes, this.#worker(view.identity, signal));
         if (completed.kind === 'other-worker') this.#view = undefined;
         if (completed.kind !== 'done') continue;
-        this.#reloads = 0;
+        this.#loader.settle();
         return { kind: 'done' };
       }
       await this.#routing.lead(chosen.routes, this.#worker(view.identity, signal));
-      const waitMs = this.#reloadedAt + reloadIntervalMs(this.#reloads) - performance.now();
+      const waitMs = this.#loader.waitMs();
       if (waitMs > 0) return { kind: 'later', ms: Math.ceil(waitMs) };
-      await this.#reload(reload, view.identity, work, signal);
+      await work.writing;
+      this.#view = undefined;
+      await this.#loader.reload({ reason: reload, before: view.identity, chosen, kept: this.#kept }, signal);
     }
     throw new TandemError('HAPROXY_UNREACHABLE', `HAProxy is not as desired after ${MAX_ROUNDS} rounds`);
   }
@@ -434,49 +354,5 @@ class FileFirstApplier implements Applier {
       if (!isTandemError(error, 'HAPROXY_UNREACHABLE')) throw error;
       return { kind: 'other-worker' };
     }
-  }
-
-  /** Serialised and rate-limited; believed only when a new worker shows the structure that was meant. */
-  async #reload(
-    reason: ReloadReason,
-    before: RunningIdentity,
-    { chosen, writing }: Work,
-    signal: AbortSignal,
-  ): Promise<void> {
-    await writing;
-    const startedAt = performance.now();
-    this.#reloads += 1;
-    this.#deps.log.info({ reason }, 'reloading HAProxy');
-    this.#view = undefined;
-    const checked = backendsWithKeptHealth(
-      this.#chooser.good?.structure,
-      chosen.structure,
-      this.#kept.membership,
-    );
-    try {
-      await this.#health.keep(checked, signal);
-      await reloadTo(chosen.mark, before, this.#reloadDeps(signal));
-    } catch (error) {
-      signal.throwIfAborted();
-      // A master that could not even be asked has not died of it.
-      const isFatal = isTandemError(error, 'HAPROXY_RELOAD_FAILED') && !this.#deps.process.isRunning();
-      if (!this.#leftOut.learn(messageOf(error), chosen, chosen.structure))
-        this.#chooser.refuse(chosen.mark, messageOf(error), this.#retryPace(chosen.mark, isFatal));
-      await this.#putBack(chosen);
-      throw error;
-    } finally {
-      await this.#health.forget();
-      this.#reloadedAt = performance.now();
-    }
-    this.#workers.replace(before.incarnation);
-    this.#deps.log.info(
-      { reason: reason.kind, ms: Math.round(performance.now() - startedAt) },
-      'reloaded HAProxy',
-    );
-  }
-
-  #reloadDeps(signal: AbortSignal) {
-    const { process, config } = this.#deps;
-    return { process, workers: this.#workers, deadlineMs: config.reloadDeadlineMs, signal };
   }
 }

@@ -14,6 +14,11 @@ export interface ConfigFile {
    * before the first is kept beside it, as `<file>.before-tandem`. What a killed daemon has left of a write goes.
    */
   write(parts: readonly Buffer[]): Promise<void>;
+  /**
+   * Waits for a write, but not long: nobody who only changes servers is held up by a great file or a slow disk. After
+   * a write that has failed, the next is waited for to its end. Rejects only then.
+   */
+  giveHeadStart(writing: Promise<void>, ms: number): Promise<void>;
   /** Whether nobody has touched the file since the last write. */
   isIntact(): Promise<boolean>;
 }
@@ -22,6 +27,8 @@ export interface ConfigFile {
 export function createConfigFile(file: string, { keepsForeign = true } = {}): ConfigFile {
   let written: { readonly parts: readonly Buffer[]; readonly stamp: string | undefined } | undefined;
   let writing: Promise<void> = Promise.resolve();
+  /** Whether the last write has worked. */
+  let isSound = false;
 
   async function write(parts: readonly Buffer[]): Promise<void> {
     if (written !== undefined && isSame(parts, written.parts) && (await isIntact())) return;
@@ -36,6 +43,15 @@ export function createConfigFile(file: string, { keepsForeign = true } = {}): Co
     });
     written = { parts, stamp: await stampOf(file) };
   }
+  async function attempt(parts: readonly Buffer[]): Promise<void> {
+    try {
+      await write(parts);
+      isSound = true;
+    } catch (error) {
+      isSound = false;
+      throw error;
+    }
+  }
   async function isIntact(): Promise<boolean> {
     const stamp = await stampOf(file);
     return stamp !== undefined && stamp === written?.stamp;
@@ -44,9 +60,24 @@ export function createConfigFile(file: string, { keepsForeign = true } = {}): Co
   return {
     read: () => readFile(file, 'utf8').catch(() => undefined),
     write(parts) {
-      const next = writing.then(() => write(parts));
+      const next = writing.then(() => attempt(parts));
       writing = next.catch(() => {});
       return next;
+    },
+    async giveHeadStart(next, ms) {
+      if (!isSound) return next;
+      let timer: NodeJS.Timeout | undefined;
+      const isOver = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, ms);
+      });
+      try {
+        await Promise.race([next, isOver]);
+      } finally {
+        clearTimeout(timer);
+      }
+      // Whoever waits for it later sees its failure; until then it is nobody's unhandled rejection.
+      next.catch(() => {});
+      return undefined;
     },
     async isIntact() {
       await writing;
