@@ -18,7 +18,7 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
 /** Which files may import each npm package; `*` stands for part of a name. Schemas (zod) are everybody's. */
 const DRIVERS: Readonly<Record<string, readonly string[]>> = {
   'node-zookeeper-client': ['registry/src/zookeeper/connection.ts', 'registry/src/zookeeper/opcodes.ts'],
-  execa: ['discovery/src/run-command.ts', 'registrar/src/checks/command.ts'],
+  execa: ['core/src/run-command.ts', 'registrar/src/checks/command.ts'],
   handlebars: ['discovery/src/haproxy/render.ts', 'discovery/src/outputs/template-engine.ts'],
   pino: ['core/src/log.ts'],
   yaml: ['core/src/config/yaml.ts'],

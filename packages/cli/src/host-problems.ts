@@ -23,8 +23,14 @@ export async function hostProblems(settings: HostSettings): Promise<ConfigProble
 }
 
 /** A relative path is longer than it looks. */
-async function socketProblems({ file, discovery, haproxy }: HostSettings): Promise<ConfigProblem[]> {
+async function socketProblems({
+  file,
+  registrar,
+  discovery,
+  haproxy,
+}: HostSettings): Promise<ConfigProblem[]> {
   const sockets = [
+    { at: ['registrar', 'control'], name: registrar.control },
     { at: ['discovery', 'control'], name: discovery.control },
     { at: ['haproxy', 'runtime_socket'], name: haproxy.runtimeSocket },
     { at: ['haproxy', 'master_socket'], name: haproxy.masterSocket },

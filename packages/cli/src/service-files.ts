@@ -200,8 +200,9 @@ function routingClaims({ listen, bindOptions, sharedFrontend, hosts }: DiscoverC
 }
 
 /** What the host file takes before any service. A port range is there to be used by them. */
-function hostClaims({ haproxy, discovery }: HostSettings): Claim[] {
+function hostClaims({ haproxy, registrar, discovery }: HostSettings): Claim[] {
   return [
+    pathClaim(['registrar', 'control'], registrar.control),
     pathClaim(['discovery', 'control'], discovery.control),
     pathClaim(['haproxy', 'runtime_socket'], haproxy.runtimeSocket),
     pathClaim(['haproxy', 'master_socket'], haproxy.masterSocket),

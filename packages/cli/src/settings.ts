@@ -21,6 +21,7 @@ import {
   HaproxySection,
   resolveOutputFiles,
 } from '@tandem/discovery';
+import { RegistrarSection, type RegistrarSettings } from '@tandem/registrar';
 import {
   findRegistryProblems,
   type RegistryConfig,
@@ -39,6 +40,7 @@ const HostFile = z.strictObject({
     .default('services.d')
     .describe('one file per service; relative to this file'),
   state_dir: z.string().min(1).default('/var/lib/tandem').describe('what has to survive a restart'),
+  registrar: RegistrarSection.prefault({}),
   discovery: DiscoverySection.prefault({}),
   haproxy: HaproxySection.prefault({}),
   log: LogSection.prefault({}),
@@ -51,6 +53,7 @@ export interface HostSettings {
   readonly registry: RegistryConfig;
   readonly servicesDir: string;
   readonly stateDir: string;
+  readonly registrar: RegistrarSettings & { readonly control: string };
   readonly discovery: DiscoverySettings & { readonly control: string };
   readonly haproxy: HaproxyConfig;
   readonly log: z.output<typeof LogSection>;
@@ -59,9 +62,10 @@ export interface HostSettings {
 export async function loadHostSettings(file: string): Promise<Loaded<HostSettings>> {
   const loaded = await loadFile(file, HostFile);
   if (!loaded.ok) return loaded;
-  const { registry, services_dir, state_dir, discovery, haproxy, log } = loaded.value;
+  const { registry, services_dir, state_dir, registrar, discovery, haproxy, log } = loaded.value;
   const host = resolveHost(loaded.value.host);
   const control = discovery.control ?? path.join(path.dirname(haproxy.runtimeSocket), 'discovery.sock');
+  const registrarControl = registrar.control ?? path.join(path.dirname(control), 'registrar.sock');
   const absolute = (part: string) => path.resolve(path.dirname(file), part);
   const located: HaproxyConfig = {
     ...haproxy,
@@ -92,6 +96,7 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
       registry: resolveRegistryFiles(registry, absolute),
       servicesDir: absolute(services_dir),
       stateDir: absolute(state_dir),
+      registrar: { ...registrar, control: absolute(registrarControl) },
       discovery: { ...resolveOutputFiles(discovery, absolute), control: absolute(control) },
       haproxy: located,
       log,

@@ -1,9 +1,15 @@
 import { once } from 'node:events';
 
-import { type Instance, messageOf, type Rejection, silentLog, type Snapshot } from '@tandem/core';
 import {
   type AddressResolver,
   createAddressResolver,
+  type Instance,
+  messageOf,
+  type Rejection,
+  silentLog,
+  type Snapshot,
+} from '@tandem/core';
+import {
   createSource,
   type DiscoveredService,
   filtered,

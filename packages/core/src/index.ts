@@ -19,12 +19,14 @@ export {
   HostSection,
   Labels,
   LogSection,
+  MAX_SOCKET_PATH,
   Port,
   recordFormat,
   RegistryPath,
   type ResolvedHost,
   resolveHost,
   SafeName,
+  SocketPath,
 } from './config/sections.ts';
 export { watchDirectories } from './config/watch.ts';
 export { locate, locator, parseYaml } from './config/yaml.ts';
@@ -52,6 +54,28 @@ export {
   uniqueInstances,
 } from './instance.ts';
 export { createLatest, type Latest } from './latest.ts';
+export { isObject, type JsonObject, parseJson } from './json.ts';
 export { createLog, type Log, type LogLevel, silentLog } from './log.ts';
+export { type AddressResolver, createAddressResolver } from './net/address-resolver.ts';
+export {
+  compareAddresses,
+  createDnsClient,
+  type DnsAnswer,
+  type DnsClient,
+  FAMILIES,
+  type Family,
+  queryName,
+  type ServiceRecord,
+} from './net/dns.ts';
+export {
+  createLineSplitter,
+  fetchBody,
+  followLines,
+  type HttpAnswer,
+  type HttpLimits,
+  type HttpRequest,
+} from './net/http-client.ts';
+export { type Claim, createTurns, type Rank } from './net/turns.ts';
 export { acquireProcessLock, type ProcessLock } from './process-lock.ts';
+export { cleanEnvironment, type CommandResult, runCommand } from './run-command.ts';
 export { settled, type StartTimer } from './settle.ts';

@@ -1,10 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 
-import { type Log, messageOf, systemErrorCode, writeFileAtomic } from '@tandem/core';
+import { type Log, messageOf, queryName, systemErrorCode, writeFileAtomic } from '@tandem/core';
 import * as z from 'zod';
-
-import { queryName } from './dns.ts';
 
 /** Which address the names of hosts last stood for, over restarts. */
 export interface AddressMemory {

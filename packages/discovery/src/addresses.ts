@@ -1,6 +1,7 @@
 import { isIP } from 'node:net';
 
 import {
+  type AddressResolver,
   type Instance,
   instanceId,
   type Log,
@@ -11,41 +12,11 @@ import {
 
 import { type AddressMemory, NO_MEMORY } from './address-memory.ts';
 import { placeAfter } from './catalog.ts';
-import { createDnsClient, type DnsAnswer } from './dns.ts';
-import { type AddressResolver, followHostNames, type HostNames, MAX_TTL_MS } from './host-names.ts';
-import { createHostsFile } from './hosts-file.ts';
+import { followHostNames, type HostNames } from './host-names.ts';
 import { publishedBy, reuseRecords, type Source } from './source.ts';
 
-export type { AddressResolver } from './host-names.ts';
-
-const DNS_TIMEOUT_MS = 2_000;
 /** How long a snapshot waits for the names that are new in it. */
 const NEW_NAMES_MS = 1_000;
-
-/**
- * By the system's file of hosts, then by the DNS; `localhost` is this host wherever nobody says otherwise (RFC 6761).
- * Not by the system's own lookup, which would also know search domains and other directories: see `createDnsClient`.
- */
-export function createAddressResolver(
-  options: { readonly nameservers?: readonly string[]; readonly hostsFile?: string } = {},
-): AddressResolver {
-  const client = createDnsClient({ nameservers: options.nameservers, timeoutMs: DNS_TIMEOUT_MS });
-  const hosts = createHostsFile(options.hostsFile ?? '/etc/hosts');
-  const own = (records: readonly string[]): DnsAnswer<string> => ({
-    kind: 'found',
-    records,
-    ttlMs: MAX_TTL_MS,
-  });
-  return {
-    async resolve(name, signal, claim) {
-      const listed = await hosts.find(name, signal);
-      const four = listed.filter((address) => isIP(address) === 4);
-      if (listed.length > 0) return own(four.length > 0 ? four : listed);
-      if (/(^|\.)localhost$/.test(name)) return own(['127.0.0.1']);
-      return client.addresses(name, 'any', signal, claim);
-    },
-  };
-}
 
 /**
  * The same instances with addresses for hosts. Each name has one address at a time, which stays as long as the name

@@ -1,6 +1,7 @@
 import path from 'node:path';
 
 import {
+  createAddressResolver,
   type InstanceId,
   instanceId,
   isTandemError,
@@ -11,7 +12,6 @@ import {
 import type { Registry } from '@tandem/registry';
 
 import { type AddressMemory, createAddressMemory } from './address-memory.ts';
-import { createAddressResolver } from './addresses.ts';
 import type { DiscoveredService } from './config/discover.ts';
 import type { DiscoverySettings } from './config/discovery.ts';
 import type { HaproxyConfig } from './config/haproxy.ts';

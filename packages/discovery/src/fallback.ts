@@ -1,10 +1,17 @@
 import { once } from 'node:events';
 import { isIP } from 'node:net';
 
-import { type Instance, type Log, messageOf, type Rejection, uniqueInstances } from '@tandem/core';
+import {
+  type AddressResolver,
+  type Instance,
+  type Log,
+  messageOf,
+  type Rejection,
+  uniqueInstances,
+} from '@tandem/core';
 
 import type { AddressMemory } from './address-memory.ts';
-import { type AddressResolver, withAddresses } from './addresses.ts';
+import { withAddresses } from './addresses.ts';
 import type { Source } from './source.ts';
 
 /** The instances that a configuration names for the time without others, with addresses for hosts. */

@@ -2,6 +2,7 @@ import { isIP } from 'node:net';
 import { isDeepStrictEqual } from 'node:util';
 
 import {
+  type AddressResolver,
   createBackoff,
   type Instance,
   type Log,
@@ -12,7 +13,7 @@ import {
 import type { Registry } from '@tandem/registry';
 
 import type { AddressMemory } from './address-memory.ts';
-import { type AddressResolver, withAddresses } from './addresses.ts';
+import { withAddresses } from './addresses.ts';
 import { assumeKnown, type CatalogPolicy, type Known, passKnown, recordSnapshot } from './catalog.ts';
 import type { DiscoveredService } from './config/discover.ts';
 import type { GuardPolicy } from './config/selection.ts';

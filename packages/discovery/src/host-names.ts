@@ -1,20 +1,20 @@
 import { isIP } from 'node:net';
 
-import { createBackoff, type Instance, type Log, messageOf, sleepOrAborted } from '@tandem/core';
+import {
+  type AddressResolver,
+  compareAddresses,
+  createBackoff,
+  type DnsAnswer,
+  type Instance,
+  type Log,
+  messageOf,
+  queryName,
+  type Rank,
+  sleepOrAborted,
+} from '@tandem/core';
 
 import type { AddressMemory } from './address-memory.ts';
-import { compareAddresses, type DnsAnswer, queryName } from './dns.ts';
 import { toldOnce } from './source.ts';
-import type { Claim, Rank } from './turns.ts';
-
-/** What the name of a host stands for. */
-export interface AddressResolver {
-  /**
-   * Ends in reasonable time. Rejects only with the reason of the signal.
-   * @param claim on whose behalf: those with many names keep nobody else waiting
-   */
-  resolve(name: string, signal: AbortSignal, claim?: Claim): Promise<DnsAnswer<string>>;
-}
 
 export type Found =
   | { readonly kind: 'address'; readonly address: string }
@@ -40,7 +40,7 @@ interface NameState {
 
 /** An address stays for so long before the name is asked for again. */
 const MIN_TTL_MS = 1_000;
-export const MAX_TTL_MS = 30_000;
+const MAX_TTL_MS = 30_000;
 /** A name that has no address yet is asked for again soon. */
 const FIRST_RETRY_MS = 250;
 

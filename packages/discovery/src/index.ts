@@ -1,4 +1,4 @@
-export { type AddressResolver, createAddressResolver, withAddresses } from './addresses.ts';
+export { withAddresses } from './addresses.ts';
 export { DiscoverySection, type DiscoverySettings } from './config/discovery.ts';
 export { resolveOutputFiles } from './config/outputs.ts';
 export { type DiscoverConfig, type DiscoveredService, DiscoverSection } from './config/discover.ts';

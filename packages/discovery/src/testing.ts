@@ -3,9 +3,7 @@
  * itself. Nothing here is promised to stay.
  */
 export { createAddressMemory, NO_MEMORY } from './address-memory.ts';
-export { type AddressResolver, createAddressResolver, withAddresses } from './addresses.ts';
-export { createTurns, type Rank } from './turns.ts';
-export { queryName } from './dns.ts';
+export { withAddresses } from './addresses.ts';
 export { assumeKnown, type CatalogPolicy, type Known, passKnown, recordSnapshot } from './catalog.ts';
 export { type Guard, guardChange, mergeInstances, openGuard, passTime } from './guard.ts';
 export { isSameOrigin, originOf } from './origin.ts';
@@ -63,20 +61,12 @@ export { abilitiesOf, staticOption } from './haproxy/versions.ts';
 export { createHaproxyProcess, type HaproxyProcess } from './haproxy/process.ts';
 export { createRetryPace, reloadTo } from './haproxy/reload.ts';
 export { converse, executeSteps, readIdentity, type Running } from './haproxy/runtime.ts';
-export { runCommand } from './run-command.ts';
 export { createStructureStore, type StructureStore } from './haproxy/structure-store.ts';
 export { createSnapshotStore, type SavedCatalog } from './snapshot-store.ts';
 export { publishedBy, reuseRecords, type Source, type SourceScene } from './source.ts';
 export { pickPart } from './sources/multi.ts';
 export { createSource, resolveSourceFiles, type SourceConfig, SourceSection } from './sources/kinds.ts';
 export { bareImage, type ContainerQuery, readContainers } from './sources/docker-containers.ts';
-export {
-  createLineSplitter,
-  fetchBody,
-  followLines,
-  type HttpLimits,
-  type HttpRequest,
-} from './sources/http-client.ts';
 export { readTasks, type TaskQuery } from './sources/marathon-tasks.ts';
 export { type Listed, type Remote, remoteSource } from './sources/remote.ts';
 export { createWorkers } from './haproxy/workers.ts';

@@ -1,8 +1,22 @@
-import { duration } from '@tandem/core';
+import { type AddressResolver, duration } from '@tandem/core';
 import * as z from 'zod';
 
-/** What one attempt found. A failing service is an expected outcome, so it is a value with a reason. */
-export type ProbeResult = { readonly ok: true } | { readonly ok: false; readonly reason: string };
+/**
+ * What one attempt found. A failing service is an expected outcome, so it is a value with a reason. A warning is shown,
+ * and counts as a pass.
+ */
+export type ProbeResult =
+  { readonly ok: true; readonly warning?: string } | { readonly ok: false; readonly reason: string };
+
+/** What a check may need to know of the world that it was configured in. */
+export interface CheckContext {
+  /** The service that is probed. */
+  readonly service: string;
+  /** Where it knocks, unless it names a port of its own. */
+  readonly port: number;
+  /** What the names of hosts stand for. */
+  readonly resolver: AddressResolver;
+}
 
 /** One configured way of finding out whether a service works. */
 export interface Check {

@@ -1,6 +1,12 @@
 import { isDeepStrictEqual } from 'node:util';
 
-import { type HostConfig, type Log, messageOf } from '@tandem/core';
+import {
+  type AddressResolver,
+  createAddressResolver,
+  type HostConfig,
+  type Log,
+  messageOf,
+} from '@tandem/core';
 import type { AnnounceOptions, Announcer, Registry } from '@tandem/registry';
 
 import type { ServiceRegistration } from './config.ts';
@@ -42,6 +48,8 @@ export interface RegistrarDeps {
   readonly registry: Pick<Registry, 'announce' | 'withdrawUnclaimed'>;
   readonly log: Log;
   readonly clock?: Clock;
+  /** Of the names that checks knock at. Default: the system's. */
+  readonly resolver?: AddressResolver;
   readonly createCheck?: CheckFactory;
 }
 
@@ -75,12 +83,14 @@ class HostRegistrar implements Registrar {
   readonly #claims = new Map<string, Claim>();
   /** Wanted, but their place or the name of their node is still another's. */
   readonly #waiting = new Map<string, ServiceRegistration>();
+  readonly #resolver: AddressResolver;
   readonly #stopping = new AbortController();
   readonly #tasks = new Set<Promise<void>>();
   #life: 'new' | 'running' | 'closing' = 'new';
 
   constructor(deps: RegistrarDeps) {
     this.#deps = deps;
+    this.#resolver = deps.resolver ?? createAddressResolver();
   }
 
   update(services: readonly ServiceRegistration[], options: { isComplete?: boolean } = {}): void {
@@ -215,7 +225,10 @@ class HostRegistrar implements Registrar {
     const { host, log, clock = systemClock, createCheck } = this.#deps;
     const onAnnounced = () => this.#succeed(key);
     const optional = createCheck === undefined ? {} : { createCheck };
-    return createService({ host, announcer, log, clock, onAnnounced, ...optional }, registration);
+    return createService(
+      { host, announcer, log, clock, resolver: this.#resolver, onAnnounced, ...optional },
+      registration,
+    );
   }
 
   /** Once the registry has the successor, what went before it may leave. */

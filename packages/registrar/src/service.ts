@@ -1,10 +1,10 @@
 import { isDeepStrictEqual } from 'node:util';
 
-import type { HostConfig, Instance, Log } from '@tandem/core';
+import type { AddressResolver, HostConfig, Instance, Log } from '@tandem/core';
 import type { Announcer } from '@tandem/registry';
 
 import { announcementOf } from './announcement.ts';
-import type { Check } from './check.ts';
+import type { Check, CheckContext } from './check.ts';
 import { type CheckConfig, createCheck, scheduleOf } from './checks/kinds.ts';
 import type { ServiceRegistration } from './config.ts';
 import { combineHealth, type Health } from './health.ts';
@@ -19,13 +19,14 @@ export interface CheckStatus {
 }
 
 /** Turns a configured check into one that can be probed. */
-export type CheckFactory = (config: CheckConfig, servicePort: number) => Check;
+export type CheckFactory = (config: CheckConfig, context: CheckContext) => Check;
 
 export interface ServiceDeps {
   readonly host: HostConfig;
   readonly announcer: Announcer;
   readonly log: Log;
   readonly clock: Clock;
+  readonly resolver: AddressResolver;
   readonly createCheck?: CheckFactory;
   /** Called after an instance was given to the announcer. */
   readonly onAnnounced?: () => void;
@@ -76,7 +77,11 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
 
   function start(config: CheckConfig): RunningCheck {
     const loop = createProbeLoop({
-      check: makeCheck(config, current.config.port),
+      check: makeCheck(config, {
+        service: current.service,
+        port: current.config.port,
+        resolver: deps.resolver,
+      }),
       schedule: scheduleOf(config),
       clock: deps.clock,
       onHealth: (health, reason) => {

@@ -6,24 +6,24 @@ import path from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { type Instance, silentLog, type Snapshot } from '@tandem/core';
 import {
   type AddressResolver,
-  createAddressMemory,
   createAddressResolver,
   createTurns,
-  publishedBy,
+  type Instance,
   queryName,
   type Rank,
-  withAddresses,
-} from '@tandem/discovery/testing';
+  silentLog,
+  type Snapshot,
+} from '@tandem/core';
+import { createAddressMemory, publishedBy, withAddresses } from '@tandem/discovery/testing';
 import * as fc from 'fast-check';
 
 import { follow, sourceConformance } from '../../conformance/source.ts';
 import { startDnsServer, type Zone } from '../../support/dns-server.ts';
 import { eventually } from '../../support/eventually.ts';
 import { listen } from '../../support/registries.ts';
-import { inDirectory } from './support.ts';
+import { inDirectory } from '../../support/directory.ts';
 
 function at(host: string, name = host, port = 80): Instance {
   return { name, host, port };

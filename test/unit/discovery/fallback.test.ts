@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
-import { type Instance, silentLog } from '@tandem/core';
-import { NO_MEMORY, type AddressResolver, followFallback } from '@tandem/discovery/testing';
+import { type AddressResolver, type Instance, silentLog } from '@tandem/core';
+import { NO_MEMORY, followFallback } from '@tandem/discovery/testing';
 
 import { eventually } from '../../support/haproxy.ts';
 

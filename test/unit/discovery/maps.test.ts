@@ -23,7 +23,7 @@ import {
 import * as fc from 'fast-check';
 
 import { service } from '../../support/haproxy.ts';
-import { inDirectory } from './support.ts';
+import { inDirectory } from '../../support/directory.ts';
 
 const FILE = '/run/tandem/tandem-web.map';
 

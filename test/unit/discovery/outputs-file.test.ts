@@ -11,7 +11,8 @@ import { createFileOutput, FilesSection, type Offers, renderInstances } from '@t
 import * as fc from 'fast-check';
 
 import { eventually, type LogEntry, recordingLog } from '../../support/haproxy.ts';
-import { inDirectory, offersOf } from './support.ts';
+import { inDirectory } from '../../support/directory.ts';
+import { offersOf } from './support.ts';
 
 const A: Instance = { name: 'a', host: '10.0.0.1', port: 80, weight: 3, labels: { zone: 'x', az: 'y' } };
 const B: Instance = { name: '', host: 'fe80::1', port: 81, haproxyServerOptions: 'backup' };

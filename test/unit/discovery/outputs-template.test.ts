@@ -20,7 +20,8 @@ import * as fc from 'fast-check';
 
 import { eventually, type LogEntry, recordingLog, service } from '../../support/haproxy.ts';
 import { coded } from '../core/support.ts';
-import { inDirectory, offersOf } from './support.ts';
+import { inDirectory } from '../../support/directory.ts';
+import { offersOf } from './support.ts';
 
 const A: Instance = { name: 'a', host: '10.0.0.1', port: 80, weight: 3, labels: { zone: 'x' } };
 const B: Instance = { name: 'b', host: '2001:DB8::1', port: 81 };

@@ -30,7 +30,8 @@ import {
 import * as fc from 'fast-check';
 
 import { service } from '../../support/haproxy.ts';
-import { inDirectory, serversOf } from './support.ts';
+import { inDirectory } from '../../support/directory.ts';
+import { serversOf } from './support.ts';
 
 const CONFIG = HaproxySection.parse({
   port_range: { http: '21000-21009', tcp: '22000-22009', spares: 3 },

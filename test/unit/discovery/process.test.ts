@@ -25,7 +25,8 @@ import {
 } from '@tandem/discovery/testing';
 
 import { recordingLog, service } from '../../support/haproxy.ts';
-import { inDirectory, info, prompted, structureOf, withFakeSocket } from './support.ts';
+import { inDirectory } from '../../support/directory.ts';
+import { info, prompted, structureOf, withFakeSocket } from './support.ts';
 
 const signal = new AbortController().signal;
 const ALERT = "[ALERT] (101) : config : parsing [haproxy.cfg:3] : unknown keyword 'nonsense'";

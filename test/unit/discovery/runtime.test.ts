@@ -12,7 +12,8 @@ import {
   type Step,
 } from '@tandem/discovery/testing';
 
-import { inDirectory, info, prompted, serversOf, withFakeSocket } from './support.ts';
+import { inDirectory } from '../../support/directory.ts';
+import { info, prompted, serversOf, withFakeSocket } from './support.ts';
 
 const HEADER =
   '# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr srv_agent_addr srv_agent_port';

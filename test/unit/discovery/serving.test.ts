@@ -9,7 +9,8 @@ import { instanceOf, readServing, type ReportedServer } from '@tandem/discovery/
 import * as fc from 'fast-check';
 
 import { service } from '../../support/haproxy.ts';
-import { inDirectory, serversOf } from './support.ts';
+import { inDirectory } from '../../support/directory.ts';
+import { serversOf } from './support.ts';
 
 const instance: fc.Arbitrary<Instance> = fc.record(
   {

@@ -15,7 +15,8 @@ import {
 } from '@tandem/discovery/testing';
 
 import { eventually, recordingLog, service } from '../../support/haproxy.ts';
-import { inDirectory, structureOf } from './support.ts';
+import { inDirectory } from '../../support/directory.ts';
+import { structureOf } from './support.ts';
 
 const A: Instance = { name: 'a', host: '10.0.0.1', port: 80, weight: 3, labels: { zone: 'x' } };
 const B: Instance = { name: 'b', host: 'fe80::1', port: 81, haproxyServerOptions: 'backup' };

@@ -1,11 +1,10 @@
 import { once } from 'node:events';
-import fs from 'node:fs/promises';
 import net from 'node:net';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 import type { Instance } from '@tandem/core';
 import { buildStructure, type DiscoveredService, HaproxySection } from '@tandem/discovery';
+
 import {
   buildMembership,
   type Desired,
@@ -15,19 +14,10 @@ import {
   type Structure,
 } from '@tandem/discovery/testing';
 
+import { inDirectory } from '../../support/directory.ts';
 import { service } from '../../support/haproxy.ts';
 
 export const HAPROXY = HaproxySection.parse({});
-
-/** A directory of its own for the test, removed afterwards. */
-export async function inDirectory<T>(body: (directory: string) => Promise<T>): Promise<T> {
-  const directory = await fs.mkdtemp(path.join(tmpdir(), 'tandem-discovery-'));
-  try {
-    return await body(directory);
-  } finally {
-    await fs.rm(directory, { recursive: true, force: true });
-  }
-}
 
 export function membersOf(instances: readonly Instance[], name = 'web'): Membership {
   return buildMembership(offersOf({ [name]: instances })).membership;

@@ -19,7 +19,8 @@ import {
 } from '@tandem/discovery/testing';
 
 import { service } from '../../support/haproxy.ts';
-import { inDirectory, structureOf } from './support.ts';
+import { inDirectory } from '../../support/directory.ts';
+import { structureOf } from './support.ts';
 
 const web = service('web', '127.0.0.1:3210');
 const api = service('api', '127.0.0.1:3211');

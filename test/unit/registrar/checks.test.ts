@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
-import { parseYaml } from '@tandem/core';
+import { createAddressResolver, parseYaml } from '@tandem/core';
 import { type Check, CheckSection, createCheck, type ProbeResult, RegisterSection } from '@tandem/registrar';
 
 import { checkConformance, type CheckSubject } from '../../conformance/check.ts';
@@ -17,7 +17,11 @@ import { eventually, freePort, isRunning, pause, startServer } from './support.t
 const NEVER = new AbortController().signal;
 
 function checkOf(entry: Record<string, unknown>, servicePort = 1) {
-  return createCheck(CheckSection.parse(entry), servicePort);
+  return createCheck(CheckSection.parse(entry), {
+    service: 'web',
+    port: servicePort,
+    resolver: createAddressResolver(),
+  });
 }
 
 async function httpServer(listener: http.RequestListener, host?: string) {

@@ -1,4 +1,4 @@
-import type { Check, CheckConfig, ProbeResult } from '@tandem/registrar';
+import type { Check, CheckConfig, CheckContext, ProbeResult } from '@tandem/registrar';
 
 /** A check whose results the test decides while it runs. */
 export interface ScriptedCheck extends Check {
@@ -60,9 +60,9 @@ async function answer(
 /** Finds scripted checks by the port that a configured tcp check names. */
 export function scriptedBy(
   checks: Readonly<Record<number, Check>>,
-): (config: CheckConfig, port: number) => Check {
-  return (config, servicePort) => {
-    const port = config.kind === 'tcp' ? (config.options.port ?? servicePort) : servicePort;
+): (config: CheckConfig, context: CheckContext) => Check {
+  return (config, context) => {
+    const port = config.kind === 'tcp' ? (config.options.port ?? context.port) : context.port;
     const check = checks[port];
     if (check === undefined) throw new Error(`no check is scripted for port ${port}`);
     return check;

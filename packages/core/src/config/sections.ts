@@ -33,6 +33,20 @@ export const RegistryPath = z
   .regex(/^(\/[^/\s\p{Cc}]+)+$/u, 'must be an absolute path such as /services/web')
   .refine((text) => !/\/\.{1,2}(\/|$)/.test(text), 'must not contain "." or ".." as a part');
 
+/**
+ * A unix socket's path. HAProxy adds up to 12 characters while it binds one, and 107 are the most that the kernel
+ * takes; other characters would mean something in its file or on its command line.
+ */
+export const MAX_SOCKET_PATH = 95;
+
+export function SocketPath(maxLength = MAX_SOCKET_PATH) {
+  return z
+    .string()
+    .min(1)
+    .max(maxLength)
+    .regex(/^[A-Za-z0-9_./~%=-]*$/, 'may hold only letters, digits and _./~%=-');
+}
+
 export const Port = z.number().int().min(1).max(65_535);
 
 export const Labels = z.record(z.string().min(1), z.string());

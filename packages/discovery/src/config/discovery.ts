@@ -1,7 +1,6 @@
-import { SafeName } from '@tandem/core';
+import { SafeName, SocketPath } from '@tandem/core';
 import * as z from 'zod';
 
-import { SocketPath } from './lines.ts';
 import { FilesSection, TemplatesSection } from './outputs.ts';
 import { GuardSection } from './selection.ts';
 

@@ -1,7 +1,7 @@
-import { duration, Port, SafeName } from '@tandem/core';
+import { duration, MAX_SOCKET_PATH, Port, SafeName, SocketPath } from '@tandem/core';
 import * as z from 'zod';
 
-import { ConfigLine, DefaultsLine, Listen, MAX_SOCKET_PATH, OptionWords, SocketPath } from './lines.ts';
+import { ConfigLine, DefaultsLine, Listen, OptionWords } from './lines.ts';
 
 /** Lines of the global section that would take from under Tandem what it stands on. */
 const RESERVED = /^\s*(?:no\s+)?(description|daemon|master-worker|nbproc)\b/;

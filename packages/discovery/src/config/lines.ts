@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 
-import { Port } from '@tandem/core';
+import { Port, SocketPath } from '@tandem/core';
 import * as z from 'zod';
 
 /** One line of haproxy.cfg, as its owner wrote it: trusted, but it has to be one line. */
@@ -31,20 +31,6 @@ export const DefaultsLine = ConfigLine.refine(
   (line) => keywordOf(line) !== 'default-server',
   'must not be default-server, which servers added at run time know nothing of: use server_options of the services',
 );
-
-/**
- * A unix socket's path. HAProxy adds up to 12 characters while it binds one, and 107 are the most that the kernel
- * takes; other characters would mean something in its file or on its command line.
- */
-export const MAX_SOCKET_PATH = 95;
-
-export function SocketPath(maxLength = MAX_SOCKET_PATH) {
-  return z
-    .string()
-    .min(1)
-    .max(maxLength)
-    .regex(/^[A-Za-z0-9_./~%=-]*$/, 'may hold only letters, digits and _./~%=-');
-}
 
 /** A port, `ADDRESS:PORT`, `[IPV6]:PORT`, `*:PORT`, or the absolute path of a unix socket. */
 export const Listen = z.union([z.string(), z.number()]).transform((value, context): string => {

@@ -1,8 +1,7 @@
 import { readFile } from 'node:fs/promises';
 
-import { messageOf, TandemError } from '@tandem/core';
+import { messageOf, runCommand, TandemError } from '@tandem/core';
 
-import { runCommand } from '../run-command.ts';
 import { alertsOf } from './output-file.ts';
 import { findFatalLine, type Owner } from './preflight.ts';
 import { requireSupported } from './runtime.ts';

@@ -1,7 +1,6 @@
-import { type Log, messageOf, sleep, TandemError } from '@tandem/core';
+import { type Log, messageOf, runCommand, sleep, TandemError } from '@tandem/core';
 
 import type { HaproxyConfig, ReloadRequest } from '../config/haproxy.ts';
-import { runCommand } from '../run-command.ts';
 import { type Binary, createBinary } from './binary.ts';
 import { reloadByMaster } from './master.ts';
 import { alertsOf } from './output-file.ts';

@@ -3,10 +3,9 @@ import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 
-import { createBackoff, type Log, sleep, systemErrorCode, TandemError } from '@tandem/core';
+import { cleanEnvironment, createBackoff, type Log, sleep, systemErrorCode, TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
-import { cleanEnvironment } from '../run-command.ts';
 import { type Binary, createBinary, missing } from './binary.ts';
 import { identify, isAlive, type ProcessIdentity, sendSignal } from './identity.ts';
 import { reloadByMaster } from './master.ts';

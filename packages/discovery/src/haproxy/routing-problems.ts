@@ -1,8 +1,7 @@
-import { nearest } from '@tandem/core';
+import { nearest, SocketPath } from '@tandem/core';
 
 import type { DiscoveredService } from '../config/discover.ts';
 import type { HaproxyConfig } from '../config/haproxy.ts';
-import { SocketPath } from '../config/lines.ts';
 import { placeService } from './ports.ts';
 import { buildStructure, mapFilesOf } from './structure.ts';
 

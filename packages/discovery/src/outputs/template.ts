@@ -11,6 +11,7 @@ import {
   type Log,
   messageOf,
   type Rejection,
+  runCommand,
   settled,
   TandemError,
   watchDirectories,
@@ -19,7 +20,6 @@ import {
 
 import { CANDIDATE, type TemplateConfig } from '../config/outputs.ts';
 import type { Offers, Output } from '../output.ts';
-import { runCommand } from '../run-command.ts';
 import { type Complaint, createComplaint } from './complaint.ts';
 import { holdsText } from './kept-file.ts';
 import { type TemplateData, toTemplateData } from './template-data.ts';

@@ -2,25 +2,23 @@ import { isIP } from 'node:net';
 
 import {
   createBackoff,
+  createDnsClient,
+  type DnsAnswer,
+  type DnsClient,
   duration,
+  FAMILIES,
+  type Family,
   type Instance,
   type Log,
   Port,
+  queryName,
   type Rejection,
+  type ServiceRecord,
   sleepOrAborted,
   uniqueInstances,
 } from '@tandem/core';
 import * as z from 'zod';
 
-import {
-  createDnsClient,
-  type DnsAnswer,
-  type DnsClient,
-  FAMILIES,
-  type Family,
-  queryName,
-  type ServiceRecord,
-} from '../dns.ts';
 import { publishedBy, reuseRecords, type Source, toldOnce } from '../source.ts';
 
 const QueryName = z

@@ -1,9 +1,16 @@
 import { isIP } from 'node:net';
 
-import { type Instance, Port, type Rejection, type Snapshot, uniqueInstances } from '@tandem/core';
+import {
+  type Instance,
+  isObject,
+  type JsonObject,
+  Port,
+  type Rejection,
+  type Snapshot,
+  uniqueInstances,
+} from '@tandem/core';
 
 import type { Filter } from '../config/selection.ts';
-import { isObject, type JsonObject } from './json.ts';
 
 /** Which containers are instances of a service, and where callers reach them. */
 export interface ContainerQuery {

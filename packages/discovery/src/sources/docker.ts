@@ -1,4 +1,14 @@
-import { duration, type Log, Port } from '@tandem/core';
+import {
+  duration,
+  fetchBody,
+  followLines,
+  type HttpAnswer,
+  type HttpRequest,
+  isObject,
+  type Log,
+  parseJson,
+  Port,
+} from '@tandem/core';
 import * as z from 'zod';
 
 import { FilterSection } from '../config/selection.ts';
@@ -12,8 +22,6 @@ import {
   readImage,
   withImages,
 } from './docker-containers.ts';
-import { fetchBody, followLines, type HttpAnswer, type HttpRequest } from './http-client.ts';
-import { isObject, parseJson } from './json.ts';
 import { type Remote, remoteSource } from './remote.ts';
 import { readTls, resolveTlsFiles, type TlsFiles, TlsSection } from './remote-files.ts';
 

@@ -1,6 +1,12 @@
-import { type Instance, Port, type Rejection, type Snapshot, uniqueInstances } from '@tandem/core';
-
-import { isObject, type JsonObject } from './json.ts';
+import {
+  type Instance,
+  isObject,
+  type JsonObject,
+  Port,
+  type Rejection,
+  type Snapshot,
+  uniqueInstances,
+} from '@tandem/core';
 
 /** Which of the tasks of an app are instances, and by which of their ports. */
 export interface TaskQuery {

@@ -1,9 +1,15 @@
-import { duration, type Log } from '@tandem/core';
+import {
+  duration,
+  fetchBody,
+  followLines,
+  type HttpRequest,
+  isObject,
+  type Log,
+  parseJson,
+} from '@tandem/core';
 import * as z from 'zod';
 
 import type { Source } from '../source.ts';
-import { fetchBody, followLines, type HttpRequest } from './http-client.ts';
-import { isObject, parseJson } from './json.ts';
 import { readTasks } from './marathon-tasks.ts';
 import { type Listed, type Remote, remoteSource } from './remote.ts';
 import { FileName, readBasicAuth, readTls, resolveTlsFiles, TlsSection, warnIfOpen } from './remote-files.ts';

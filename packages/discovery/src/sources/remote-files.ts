@@ -1,9 +1,7 @@
 import { readFile, stat } from 'node:fs/promises';
 
-import { type Log, messageOf, systemErrorCode, withDeadline } from '@tandem/core';
+import { type HttpRequest, type Log, messageOf, systemErrorCode, withDeadline } from '@tandem/core';
 import * as z from 'zod';
-
-import type { HttpRequest } from './http-client.ts';
 
 /** Relative paths are relative to the file that names them. */
 export const FileName = z

@@ -6,6 +6,7 @@ import * as z from 'zod';
 import {
   CALLED_OFF,
   type Check,
+  type CheckContext,
   failure,
   PASS,
   type ProbeResult,
@@ -51,8 +52,8 @@ export const HttpSection = z
 
 export type HttpConfig = z.output<typeof HttpSection>;
 
-export function createHttpCheck(config: HttpConfig, servicePort: number): Check {
-  return { kind: 'http', probe: (signal) => request(config, servicePort, signal) };
+export function createHttpCheck(config: HttpConfig, context: CheckContext): Check {
+  return { kind: 'http', probe: (signal) => request(config, context.port, signal) };
 }
 
 function request(config: HttpConfig, servicePort: number, signal: AbortSignal): Promise<ProbeResult> {

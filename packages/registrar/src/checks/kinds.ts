@@ -1,6 +1,6 @@
 import * as z from 'zod';
 
-import type { Check, Schedule } from '../check.ts';
+import type { Check, CheckContext, Schedule } from '../check.ts';
 import { type CommandConfig, CommandSection, createCommandCheck } from './command.ts';
 import { createHttpCheck, type HttpConfig, HttpSection } from './http.ts';
 import { createTcpCheck, type TcpConfig, TcpSection } from './tcp.ts';
@@ -39,13 +39,13 @@ function configsOf(entry: z.output<z.ZodObject<typeof KINDS>>): CheckConfig[] {
   ];
 }
 
-/** Makes a configured check ready to probe. `servicePort` is where it knocks unless it names a port of its own. */
-export function createCheck(config: CheckConfig, servicePort: number): Check {
+/** Makes a configured check ready to probe. */
+export function createCheck(config: CheckConfig, context: CheckContext): Check {
   switch (config.kind) {
     case 'http':
-      return createHttpCheck(config.options, servicePort);
+      return createHttpCheck(config.options, context);
     case 'tcp':
-      return createTcpCheck(config.options, servicePort);
+      return createTcpCheck(config.options, context);
     case 'command':
       return createCommandCheck(config.options);
   }

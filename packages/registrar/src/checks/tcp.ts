@@ -5,6 +5,7 @@ import * as z from 'zod';
 import {
   CALLED_OFF,
   type Check,
+  type CheckContext,
   failure,
   PASS,
   type ProbeResult,
@@ -20,8 +21,8 @@ export const TcpSection = z
 
 export type TcpConfig = z.output<typeof TcpSection>;
 
-export function createTcpCheck(config: TcpConfig, servicePort: number): Check {
-  const target = { host: config.host, port: config.port ?? servicePort };
+export function createTcpCheck(config: TcpConfig, context: CheckContext): Check {
+  const target = { host: config.host, port: config.port ?? context.port };
   return { kind: 'tcp', probe: (signal) => connect(target, signal) };
 }
 

@@ -2,7 +2,7 @@ import { setMaxListeners } from 'node:events';
 import { readFile, stat } from 'node:fs/promises';
 import { isIP } from 'node:net';
 
-import { withDeadline } from '@tandem/core';
+import { withDeadline } from '../deadline.ts';
 
 /** The names that the system's own file gives to addresses, such as `/etc/hosts`. */
 export interface HostsFile {

@@ -1,7 +1,8 @@
 import type { ChildProcess } from 'node:child_process';
 import type { Readable } from 'node:stream';
 
-import { isTandemError, messageOf, withDeadline } from '@tandem/core';
+import { withDeadline } from './deadline.ts';
+import { isTandemError, messageOf } from './errors.ts';
 
 /** What became of a program. */
 export type CommandResult =

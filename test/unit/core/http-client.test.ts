@@ -6,20 +6,15 @@ import net, { type AddressInfo } from 'node:net';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 
-import {
-  createLineSplitter,
-  fetchBody,
-  followLines,
-  type HttpLimits,
-  type HttpRequest,
-} from '@tandem/discovery/testing';
+import { createLineSplitter, fetchBody, followLines, type HttpLimits, type HttpRequest } from '@tandem/core';
+
 import * as fc from 'fast-check';
 
 import { createAuthority } from '../../support/certificates.ts';
 import { eventually } from '../../support/eventually.ts';
 import { freePort } from '../../support/haproxy.ts';
 import { type BackendPlace, type HttpBackend, startHttpBackend } from '../../support/http-backend.ts';
-import { inDirectory } from './support.ts';
+import { inDirectory } from '../../support/directory.ts';
 
 async function withBackend(
   listener: RequestListener,

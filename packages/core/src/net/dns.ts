@@ -2,8 +2,8 @@ import { Resolver } from 'node:dns/promises';
 import { setMaxListeners } from 'node:events';
 import { isIP } from 'node:net';
 
-import { messageOf, systemErrorCode, withDeadline } from '@tandem/core';
-
+import { withDeadline } from '../deadline.ts';
+import { messageOf, systemErrorCode } from '../errors.ts';
 import { type Claim, createTurns } from './turns.ts';
 
 /**

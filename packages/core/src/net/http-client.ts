@@ -2,7 +2,8 @@ import http from 'node:http';
 import https from 'node:https';
 import type { Socket } from 'node:net';
 
-import { formatDuration, messageOf, systemErrorCode } from '@tandem/core';
+import { formatDuration } from '../duration.ts';
+import { messageOf, systemErrorCode } from '../errors.ts';
 
 /** A GET; nothing else is ever asked of a backend. */
 export interface HttpRequest {
@@ -227,7 +228,7 @@ function send({ url, socketPath, headers, credentials, tls }: HttpRequest): http
     path: `${url.pathname}${url.search}`,
     ...(socketPath === undefined ? {} : { socketPath }),
     headers: {
-      'user-agent': 'tandem-discovery',
+      'user-agent': 'tandem',
       ...headers,
       ...(isKnown ? { authorization: credentials.authorization } : {}),
     },

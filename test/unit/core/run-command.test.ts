@@ -3,10 +3,10 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 
-import { runCommand } from '@tandem/discovery/testing';
+import { runCommand } from '@tandem/core';
 
 import { eventually } from '../../support/eventually.ts';
-import { inDirectory } from './support.ts';
+import { inDirectory } from '../../support/directory.ts';
 
 const NEVER = new AbortController().signal;
 /** What a busy machine may need for a thing of a moment, and far less than the programs take. */

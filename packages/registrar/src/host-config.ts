@@ -1,0 +1,19 @@
+import { SafeName, SocketPath } from '@tandem/core';
+import * as z from 'zod';
+
+/** `registrar` of the host file. Relative paths are relative to that file. */
+export const RegistrarSection = z
+  .strictObject({
+    control: SocketPath()
+      .optional()
+      .describe(
+        'where tandem drain, tandem services and services that report themselves reach the daemon; default: ' +
+          'registrar.sock beside discovery.control',
+      ),
+    control_group: SafeName.optional().describe(
+      "whose members may use that socket: a name or number; default: the daemon's own group",
+    ),
+  })
+  .transform(({ control, control_group: controlGroup }) => ({ control, controlGroup }));
+
+export type RegistrarSettings = z.output<typeof RegistrarSection>;
