@@ -5,5 +5,13 @@ export { type RegisterConfig, RegisterSection, type ServiceRegistration } from '
 export { combineHealth, createHealth, type Health, type HealthState, nextHealth } from './health.ts';
 export { type Clock } from './probe-loop.ts';
 export { RegistrarSection, type RegistrarSettings } from './host-config.ts';
-export { createRegistrar, type Registrar, type RegistrarDeps, type ServiceStatus } from './registrar.ts';
+export { createRegistrar, type RegistrarDeps } from './host-registrar.ts';
+export {
+  type DrainCause,
+  type FlapHold,
+  type OverrideAnswer,
+  type Registrar,
+  type ServiceStatus,
+  type WeightStatus,
+} from './registrar.ts';
 export { type CheckFactory, type CheckStatus } from './service.ts';

@@ -16,6 +16,10 @@ export interface CheckStatus {
   readonly health: Health;
   /** Why the last probe failed. */
   readonly reason?: string;
+  /** What the last probe warned of, though it passed. */
+  readonly warning?: string;
+  /** How long the last probe took, in milliseconds. */
+  readonly lastProbeMs?: number;
 }
 
 /** Turns a configured check into one that can be probed. */
