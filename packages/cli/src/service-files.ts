@@ -10,7 +10,7 @@ import {
   findRoutingProblems,
   resolveSourceFiles,
 } from '@tandem/discovery';
-import { RegisterSection, type ServiceRegistration } from '@tandem/registrar';
+import { type RegisterConfig, RegisterSection, type ServiceRegistration } from '@tandem/registrar';
 import { servicePath } from '@tandem/registry';
 import * as z from 'zod';
 
@@ -146,7 +146,10 @@ function readFileOf(settings: HostSettings, definition: ServiceDefinition, text:
     text,
     definition,
     claims: claimsOf(settings, definition),
-    registration: register === undefined ? undefined : { service, path: at, config: register },
+    registration:
+      register === undefined
+        ? undefined
+        : { service, path: at, config: withAbsoluteDrainFile(settings, register) },
     discovered:
       discover === undefined
         ? undefined
@@ -155,6 +158,12 @@ function readFileOf(settings: HostSettings, definition: ServiceDefinition, text:
 }
 
 /** Files that a service names lie beside the host file, like everything that is relative. */
+function withAbsoluteDrainFile({ file }: HostSettings, register: RegisterConfig): RegisterConfig {
+  const { drainFile } = register;
+  if (drainFile === undefined) return register;
+  return { ...register, drainFile: path.resolve(path.dirname(file), drainFile) };
+}
+
 function withAbsoluteFiles({ file }: HostSettings, discover: DiscoverConfig): DiscoverConfig {
   const absolute = (part: string) => path.resolve(path.dirname(file), part);
   return { ...discover, source: resolveSourceFiles(discover.source, absolute) };
@@ -178,12 +187,16 @@ function claimsOf(settings: HostSettings, definition: ServiceDefinition): Claim[
   const claims: Claim[] = [claim(['service'], `the service "${service}"`)];
   if (register !== undefined) {
     const below = pathOf(settings, definition);
-    claims.push(claim(['register', 'port'], `the instance on port ${register.port} below ${below}`));
-    const { registry } = settings;
+    const { registry, host } = settings;
+    const { port, address = host.address, instanceId: name = host.name } = register;
+    // What is the host's own goes without saying.
+    const called = name === host.name ? '' : ` called ${name}`;
+    const at = address === host.address ? '' : ` of ${address}`;
+    claims.push(claim(['register', 'port'], `the instance${called} on port ${port}${at} below ${below}`));
     const isEncoded = registry.kind === 'zookeeper' && registry.zookeeper.pathEncoding;
     const { nodeType = 'ephemeral_sequential', pathEncoding = isEncoded } = register.announce;
     if (!nodeType.endsWith('_sequential') && !pathEncoding)
-      claims.push(claim(['register', 'node_type'], `the only node without a number below ${below}`));
+      claims.push(claim(['register', 'node_type'], `the only node${called} without a number below ${below}`));
   }
   return discover === undefined ? claims : [...claims, ...routingClaims(discover)];
 }

@@ -96,7 +96,11 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
       registry: resolveRegistryFiles(registry, absolute),
       servicesDir: absolute(services_dir),
       stateDir: absolute(state_dir),
-      registrar: { ...registrar, control: absolute(registrarControl) },
+      registrar: {
+        ...registrar,
+        control: absolute(registrarControl),
+        drainFile: registrar.drainFile === undefined ? undefined : absolute(registrar.drainFile),
+      },
       discovery: { ...resolveOutputFiles(discovery, absolute), control: absolute(control) },
       haproxy: located,
       log,
