@@ -34,7 +34,7 @@ export { askControl } from './control/client.ts';
 export { type ControlAnswer, type ControlRoute, openControl } from './control/server.ts';
 export { MAX_CONTROL_PATH } from './control/socket.ts';
 export { sleep, sleepOrAborted, withDeadline } from './deadline.ts';
-export { duration, formatDuration } from './duration.ts';
+export { duration, formatDuration, parseDuration } from './duration.ts';
 export {
   ERROR_CODES,
   type ErrorCode,
@@ -43,6 +43,7 @@ export {
   systemErrorCode,
   TandemError,
 } from './errors.ts';
+export { createHeartbeat, type Heartbeat } from './heartbeat.ts';
 export {
   compareInstances,
   formatEndpoint,
@@ -76,6 +77,7 @@ export {
   type HttpRequest,
 } from './net/http-client.ts';
 export { type Claim, createTurns, type Rank } from './net/turns.ts';
+export { createNotify, findInitSystem, type InitSystem, type Notify } from './notify.ts';
 export { acquireProcessLock, type ProcessLock } from './process-lock.ts';
 export { cleanEnvironment, type CommandResult, runCommand } from './run-command.ts';
 export { settled, type StartTimer } from './settle.ts';

@@ -1,0 +1,68 @@
+import { duration, formatDuration, isTandemError, SafeName, withDeadline } from '@tandem/core';
+import * as z from 'zod';
+
+import {
+  CALLED_OFF,
+  type Check,
+  type CheckContext,
+  failure,
+  PASS,
+  type ProbeResult,
+  scheduleKeys,
+} from '../check.ts';
+import type { Report } from '../reports.ts';
+
+/** How much later than `ttl` a probe is taken for one that hangs: it ends by itself. */
+const SLACK_MS = 1_000;
+
+/** `push`: the service reports itself (`tandem report`, or the control socket); silence is failure. */
+export const PushSection = z
+  .strictObject({
+    name: SafeName.default('push').describe(
+      'what reports call it (tandem report --check); only where a service has several',
+    ),
+    ttl: duration({ minMs: 100 })
+      .prefault('30s')
+      .describe('how long a report counts; no report for so long is a failure'),
+    rise: scheduleKeys.rise,
+    fall: scheduleKeys.fall,
+  })
+  .transform(({ name, ttl, rise, fall }) => ({
+    name,
+    ttlMs: ttl,
+    // The next report is waited for as soon as one was heard: the service sets the pace.
+    schedule: { intervalMs: 0, timeoutMs: ttl + SLACK_MS, rise, fall },
+  }));
+
+export type PushConfig = z.output<typeof PushSection>;
+
+/** A probe waits for the next report, so that one has its effect at once. */
+export function createPushCheck({ name, ttlMs }: PushConfig, { service, reports }: CheckContext): Check {
+  const inbox = reports.open(service, name);
+  return {
+    kind: 'push',
+    async probe(signal) {
+      if (signal.aborted) return CALLED_OFF;
+      try {
+        const report = await withDeadline(signal, ttlMs, (signal) => inbox.next(signal));
+        return report === undefined ? CALLED_OFF : resultOf(report);
+      } catch (error) {
+        if (signal.aborted) return CALLED_OFF;
+        if (isTandemError(error, 'DEADLINE_EXCEEDED')) return failure(`no report for ${formatDuration(ttlMs)}`);
+        throw error;
+      }
+    },
+    close: () => inbox.close(),
+  };
+}
+
+function resultOf({ status, reason }: Report): ProbeResult {
+  switch (status) {
+    case 'pass':
+      return PASS;
+    case 'warn':
+      return { ok: true, warning: reason ?? 'reported as a warning' };
+    case 'fail':
+      return failure(reason ?? 'reported as failing');
+  }
+}
