@@ -357,7 +357,11 @@ describe('checks in a service file', () => {
       ['- http: { path: /, method: FETCH }', /Known: GET, HEAD, OPTIONS, POST/],
       ['- http: { path: /, expect_status: 99 }', /expect_status: must be at least 200/],
       ['- http: { path: /, expect_status: [200, 99] }', /expect_status\[1\]: must be at least 200/],
-      ['- tcp: { host: localhost }', /must be an IPv4 or IPv6 address/],
+      [
+        '- tcp: { host: "no name" }',
+        /must be an IPv4 or IPv6 address, or the name of a host, found "no name"/,
+      ],
+      ['- tcp: { host: "127.1" }', /must be an IPv4 or IPv6 address, or the name of a host/],
       ['- tcp: { rise: 0 }', /must be at least 1/],
       ['- tcp: { interval: 2 }', /must be a duration/],
       ['- tcp: { interval: 1ms }', /must be between 10ms and 24h/],
