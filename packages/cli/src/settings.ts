@@ -96,7 +96,11 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
       registry: resolveRegistryFiles(registry, absolute),
       servicesDir: absolute(services_dir),
       stateDir: absolute(state_dir),
-      registrar: { ...registrar, control: absolute(registrarControl) },
+      registrar: {
+        ...registrar,
+        control: absolute(registrarControl),
+        heartbeatFile: registrar.heartbeatFile === undefined ? undefined : absolute(registrar.heartbeatFile),
+      },
       discovery: { ...resolveOutputFiles(discovery, absolute), control: absolute(control) },
       haproxy: located,
       log,

@@ -31,7 +31,7 @@ export {
 export { watchDirectories } from './config/watch.ts';
 export { locate, locator, parseYaml } from './config/yaml.ts';
 export { askControl } from './control/client.ts';
-export { type ControlAnswer, type ControlRoute, openControl } from './control/server.ts';
+export { type ControlAnswer, type ControlRequest, type ControlRoute, openControl } from './control/server.ts';
 export { MAX_CONTROL_PATH } from './control/socket.ts';
 export { sleep, sleepOrAborted, withDeadline } from './deadline.ts';
 export { duration, formatDuration, parseDuration } from './duration.ts';

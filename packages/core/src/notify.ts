@@ -29,6 +29,8 @@ export function findInitSystem(
  * that does not listen is logged once.
  */
 export interface Notify {
+  /** False when nobody wants to hear: then nothing of this has any effect. */
+  readonly isHeard: boolean;
   /** The daemon does its work; also after `reloading`. */
   ready(): void;
   /** The daemon takes another configuration; `ready` follows. */
@@ -59,6 +61,7 @@ const MAX_STATUS_LENGTH = 200;
 
 /** Says nothing: nobody wants to hear. */
 const SILENT: Notify = {
+  isHeard: false,
   ready() {},
   reloading() {},
   stopping() {},
@@ -94,6 +97,7 @@ export function createNotify(init: InitSystem | undefined, deps: NotifyDeps): No
   }
 
   return {
+    isHeard: true,
     ready: () => mouth.say({ lines: ['READY=1'] }),
     reloading: () => mouth.say({ lines: ['RELOADING=1', `MONOTONIC_USEC=${monotonicUsec()}`] }),
     stopping: (limitMs) =>
@@ -155,9 +159,7 @@ function createMouth(
   return {
     say(word) {
       if (isClosed) return;
-      const at = waiting.findIndex(
-        ({ replaces }) => replaces !== undefined && replaces === word.replaces,
-      );
+      const at = waiting.findIndex(({ replaces }) => replaces !== undefined && replaces === word.replaces);
       if (at >= 0) waiting.splice(at, 1);
       waiting.push(word);
       talking ??= talk();

@@ -12,6 +12,7 @@ import type { AnnounceOptions, Announcer, Registry } from '@tandem/registry';
 import type { ServiceRegistration } from './config.ts';
 import { type Clock, systemClock } from './probe-loop.ts';
 import type { Registrar, ServiceStatus } from './registrar.ts';
+import { createReports, type Reports } from './reports.ts';
 import { type CheckFactory, createService, type Service } from './service.ts';
 
 export interface RegistrarDeps {
@@ -21,6 +22,8 @@ export interface RegistrarDeps {
   readonly clock?: Clock;
   /** Of the names that checks knock at. Default: the system's. */
   readonly resolver?: AddressResolver;
+  /** Where services report themselves. Default: nowhere. */
+  readonly reports?: Reports;
   readonly createCheck?: CheckFactory;
 }
 
@@ -55,6 +58,7 @@ class HostRegistrar implements Pick<Registrar, 'update' | 'withdrawAll' | 'stop'
   /** Wanted, but their place or the name of their node is still another's. */
   readonly #waiting = new Map<string, ServiceRegistration>();
   readonly #resolver: AddressResolver;
+  readonly #reports: Reports;
   readonly #stopping = new AbortController();
   readonly #tasks = new Set<Promise<void>>();
   #life: 'new' | 'running' | 'closing' = 'new';
@@ -62,6 +66,7 @@ class HostRegistrar implements Pick<Registrar, 'update' | 'withdrawAll' | 'stop'
   constructor(deps: RegistrarDeps) {
     this.#deps = deps;
     this.#resolver = deps.resolver ?? createAddressResolver();
+    this.#reports = deps.reports ?? createReports();
   }
 
   update(services: readonly ServiceRegistration[], options: { isComplete?: boolean } = {}): void {
@@ -200,7 +205,16 @@ class HostRegistrar implements Pick<Registrar, 'update' | 'withdrawAll' | 'stop'
     const onAnnounced = () => this.#succeed(key);
     const optional = createCheck === undefined ? {} : { createCheck };
     return createService(
-      { host, announcer, log, clock, resolver: this.#resolver, onAnnounced, ...optional },
+      {
+        host,
+        announcer,
+        log,
+        clock,
+        resolver: this.#resolver,
+        reports: this.#reports,
+        onAnnounced,
+        ...optional,
+      },
       registration,
     );
   }

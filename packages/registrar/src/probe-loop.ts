@@ -86,7 +86,7 @@ export function createProbeLoop(deps: {
     if (state.health !== before) deps.onHealth(state.health, reason);
   }
 
-  const ended = run();
+  const ended = run().finally(() => check.close?.());
   return {
     get health() {
       return state.health;

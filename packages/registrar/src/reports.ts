@@ -29,52 +29,57 @@ export interface Inbox {
 export interface Reports {
   /** Takes a report for a check; may be left out where a service has only one that takes reports. Newest wins. */
   take(service: string, report: Report, check?: string): ReportAnswer;
-  /** Opens the inbox of a check. Several of one name each get what comes. */
-  open(service: string, check: string): Inbox;
+  /**
+   * Opens the inbox of a check. Several of one name each get what comes.
+   * @param owner whose check it is; asked for its name whenever a report comes, since services are renamed
+   */
+  open(owner: { readonly service: string }, check: string): Inbox;
 }
 
 /** More than an operator reads, and less than fills a log. */
 const MAX_REASON_LENGTH = 500;
 
 export function createReports(): Reports {
-  const slots = new Map<string, Slot[]>();
+  const slots = new Set<Slot>();
 
   return {
     take(service, report, check) {
-      const known = slots.get(service);
-      if (known === undefined)
-        return { ok: false, reason: 'unknown-service', candidates: [...slots.keys()].toSorted() };
-      const names = [...new Set(known.map(({ check }) => check))].toSorted();
+      const own = [...slots].filter(({ owner }) => owner.service === service);
+      if (own.length === 0)
+        return {
+          ok: false,
+          reason: 'unknown-service',
+          candidates: namesOf(slots, ({ owner }) => owner.service),
+        };
+      const names = namesOf(own, (slot) => slot.check);
       const name = check ?? (names.length === 1 ? names[0] : undefined);
-      const meant = known.filter((slot) => slot.check === name);
+      const meant = own.filter((slot) => slot.check === name);
       if (name === undefined || meant.length === 0)
         return { ok: false, reason: 'unknown-check', candidates: names };
       const kept = withinLimits(report);
       for (const slot of meant) slot.put(kept);
       return { ok: true, check: name };
     },
-    open(service, check) {
-      const slot = createSlot(check);
-      slots.set(service, [...(slots.get(service) ?? []), slot]);
-      return {
-        next: (signal) => slot.next(signal),
-        close() {
-          const rest = (slots.get(service) ?? []).filter((other) => other !== slot);
-          if (rest.length === 0) slots.delete(service);
-          else slots.set(service, rest);
-        },
-      };
+    open(owner, check) {
+      const slot = createSlot(owner, check);
+      slots.add(slot);
+      return { next: (signal) => slot.next(signal), close: () => void slots.delete(slot) };
     },
   };
 }
 
+function namesOf(slots: Iterable<Slot>, nameOf: (slot: Slot) => string): string[] {
+  return [...new Set([...slots].map(nameOf))].toSorted();
+}
+
 interface Slot {
+  readonly owner: { readonly service: string };
   readonly check: string;
   put(report: Report): void;
   next(signal: AbortSignal): Promise<Report | undefined>;
 }
 
-function createSlot(check: string): Slot {
+function createSlot(owner: Slot['owner'], check: string): Slot {
   let unread: Report | undefined;
   let wake: (() => void) | undefined;
 
@@ -85,6 +90,7 @@ function createSlot(check: string): Slot {
   }
 
   return {
+    owner,
     check,
     put(report) {
       unread = report;
@@ -107,6 +113,9 @@ function createSlot(check: string): Slot {
 
 /** Whoever reports may be broken itself. What it says goes to logs, tables and terminals. */
 function withinLimits({ status, reason }: Report): Report {
-  const text = reason?.slice(0, MAX_REASON_LENGTH).replace(/[\p{C}\p{Zl}\p{Zp}]+/gu, ' ').trim();
+  const text = reason
+    ?.slice(0, MAX_REASON_LENGTH)
+    .replace(/[\p{C}\p{Zl}\p{Zp}]+/gu, ' ')
+    .trim();
   return text === undefined || text === '' ? { status } : { status, reason: text };
 }

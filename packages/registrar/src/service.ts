@@ -9,6 +9,7 @@ import { type CheckConfig, createCheck, scheduleOf } from './checks/kinds.ts';
 import type { ServiceRegistration } from './config.ts';
 import { combineHealth, type Health } from './health.ts';
 import { type Clock, createProbeLoop, type ProbeLoop } from './probe-loop.ts';
+import type { Reports } from './reports.ts';
 
 export interface CheckStatus {
   /** Where it stands in the configuration, such as `checks[0].http`. */
@@ -31,6 +32,7 @@ export interface ServiceDeps {
   readonly log: Log;
   readonly clock: Clock;
   readonly resolver: AddressResolver;
+  readonly reports: Reports;
   readonly createCheck?: CheckFactory;
   /** Called after an instance was given to the announcer. */
   readonly onAnnounced?: () => void;
@@ -82,9 +84,12 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
   function start(config: CheckConfig): RunningCheck {
     const loop = createProbeLoop({
       check: makeCheck(config, {
-        service: current.service,
+        get service() {
+          return current.service;
+        },
         port: current.config.port,
         resolver: deps.resolver,
+        reports: deps.reports,
       }),
       schedule: scheduleOf(config),
       clock: deps.clock,

@@ -9,7 +9,14 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
 import { createAddressResolver, parseYaml } from '@tandem/core';
-import { type Check, CheckSection, createCheck, type ProbeResult, RegisterSection } from '@tandem/registrar';
+import {
+  type Check,
+  CheckSection,
+  createCheck,
+  createReports,
+  type ProbeResult,
+  RegisterSection,
+} from '@tandem/registrar';
 
 import { checkConformance, type CheckSubject } from '../../conformance/check.ts';
 import { eventually, freePort, isRunning, pause, startServer } from './support.ts';
@@ -21,6 +28,7 @@ function checkOf(entry: Record<string, unknown>, servicePort = 1) {
     service: 'web',
     port: servicePort,
     resolver: createAddressResolver(),
+    reports: createReports(),
   });
 }
 

@@ -4,6 +4,7 @@ import type { Check, CheckContext, Schedule } from '../check.ts';
 import { CommandSection, createCommandCheck } from './command.ts';
 import { createHttpCheck, HttpSection } from './http.ts';
 import { createNoopCheck, NoopSection } from './noop.ts';
+import { createPushCheck, PushSection } from './push.ts';
 import { createTcpCheck, TcpSection } from './tcp.ts';
 
 /** Every kind of check: its key in the configuration, its schema, its factory, and what it looks at. */
@@ -11,6 +12,7 @@ const KINDS = {
   http: kind(HttpSection, createHttpCheck, 'a request whose answer says how the service is'),
   tcp: kind(TcpSection, createTcpCheck, 'a connection to the port of the service'),
   command: kind(CommandSection, createCommandCheck, 'a program whose exit status says how the service is'),
+  push: kind(PushSection, createPushCheck, 'what the service reports of itself; silence is failure'),
   noop: kind(NoopSection, createNoopCheck, 'nothing: it always passes'),
 };
 

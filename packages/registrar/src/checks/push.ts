@@ -9,11 +9,14 @@ import {
   PASS,
   type ProbeResult,
   scheduleKeys,
+  toSchedule,
 } from '../check.ts';
 import type { Report } from '../reports.ts';
 
 /** How much later than `ttl` a probe is taken for one that hangs: it ends by itself. */
 const SLACK_MS = 1_000;
+
+const { interval: _interval, timeout: _timeout, ...limitKeys } = scheduleKeys;
 
 /** `push`: the service reports itself (`tandem report`, or the control socket); silence is failure. */
 export const PushSection = z
@@ -24,21 +27,20 @@ export const PushSection = z
     ttl: duration({ minMs: 100 })
       .prefault('30s')
       .describe('how long a report counts; no report for so long is a failure'),
-    rise: scheduleKeys.rise,
-    fall: scheduleKeys.fall,
+    ...limitKeys,
   })
-  .transform(({ name, ttl, rise, fall }) => ({
+  .transform(({ name, ttl, ...limits }) => ({
     name,
     ttlMs: ttl,
     // The next report is waited for as soon as one was heard: the service sets the pace.
-    schedule: { intervalMs: 0, timeoutMs: ttl + SLACK_MS, rise, fall },
+    schedule: toSchedule({ interval: 0, timeout: ttl + SLACK_MS, ...limits }),
   }));
 
 export type PushConfig = z.output<typeof PushSection>;
 
 /** A probe waits for the next report, so that one has its effect at once. */
-export function createPushCheck({ name, ttlMs }: PushConfig, { service, reports }: CheckContext): Check {
-  const inbox = reports.open(service, name);
+export function createPushCheck({ name, ttlMs }: PushConfig, context: CheckContext): Check {
+  const inbox = context.reports.open(context, name);
   return {
     kind: 'push',
     async probe(signal) {
@@ -48,7 +50,8 @@ export function createPushCheck({ name, ttlMs }: PushConfig, { service, reports 
         return report === undefined ? CALLED_OFF : resultOf(report);
       } catch (error) {
         if (signal.aborted) return CALLED_OFF;
-        if (isTandemError(error, 'DEADLINE_EXCEEDED')) return failure(`no report for ${formatDuration(ttlMs)}`);
+        if (isTandemError(error, 'DEADLINE_EXCEEDED'))
+          return failure(`no report for ${formatDuration(ttlMs)}`);
         throw error;
       }
     },
