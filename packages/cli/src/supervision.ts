@@ -20,7 +20,7 @@ export function superviseDaemon(options: {
   readonly look: () => Vitals;
   /** Called once, when the daemon is ready for the first time. */
   readonly onReady: () => void;
-  readonly notify: Pick<Notify, 'alive' | 'isHeard' | 'status'>| 'status'>;
+  readonly notify: Pick<Notify, 'alive' | 'isHeard' | 'status'>;
   readonly heartbeatFile: string | undefined;
   readonly log: Log;
 }): () => void {

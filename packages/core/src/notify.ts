@@ -57,6 +57,7 @@ export interface NotifyDeps {
 const STATUS_EVERY_MS = 2_000;
 /** systemd-notify itself gives up after five seconds of an init system that is too busy. */
 const SEND_LIMIT_MS = 10_000;
+const CLOSE_LIMIT_MS = 6_000;
 const MAX_STATUS_LENGTH = 200;
 
 /** Says nothing: nobody wants to hear. */
@@ -107,6 +108,7 @@ export function createNotify(init: InitSystem | undefined, deps: NotifyDeps): No
       timer ??= setTimeout(sayStatus, Math.max(0, status.at + pace.statusMs - now()));
     },
     alive() {
+      if (init.watchdogMs === undefined) return;
       // Half the limit, and at least two chances within it for a beat that comes every second.
       if (now() - aliveAt < pace.aliveMs - ALIVE_SLACK_MS) return;
       aliveAt = now();
@@ -132,7 +134,8 @@ function createMouth(
   { log, run = runCommand }: NotifyDeps,
 ): { say(word: Word): void; close(): Promise<void> } {
   const waiting: Word[] = [];
-  const { signal } = new AbortController();
+  const controller = new AbortController();
+  const { signal } = controller;
   let talking: Promise<void> | undefined;
   let isClosed = false;
   let isFailing = false;
@@ -166,7 +169,10 @@ function createMouth(
     },
     async close() {
       isClosed = true;
+      // What ends must not be kept by an init system that does not listen.
+      const timer = setTimeout(() => controller.abort(new Error('it does not answer')), CLOSE_LIMIT_MS);
       await talking;
+      clearTimeout(timer);
     },
   };
 }

@@ -115,7 +115,7 @@ function createSlot(owner: Slot['owner'], check: string): Slot {
 function withinLimits({ status, reason }: Report): Report {
   const text = reason
     ?.slice(0, MAX_REASON_LENGTH)
-    .replace(/[\p{C}\p{Zl}\p{Zp}]+/gu, ' ')
+    .replace(/[\p{C}\s]+/gu, ' ')
     .trim();
   return text === undefined || text === '' ? { status } : { status, reason: text };
 }

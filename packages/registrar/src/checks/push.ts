@@ -41,18 +41,21 @@ export type PushConfig = z.output<typeof PushSection>;
 /** A probe waits for the next report, so that one has its effect at once. */
 export function createPushCheck({ name, ttlMs }: PushConfig, context: CheckContext): Check {
   const inbox = context.reports.open(context, name);
+  const silence = failure(`no report for ${formatDuration(ttlMs)}`);
   return {
     kind: 'push',
     async probe(signal) {
       if (signal.aborted) return CALLED_OFF;
       try {
         const report = await withDeadline(signal, ttlMs, (signal) => inbox.next(signal));
-        return report === undefined ? CALLED_OFF : resultOf(report);
+        return report === undefined ? quiet() : resultOf(report);
       } catch (error) {
-        if (signal.aborted) return CALLED_OFF;
-        if (isTandemError(error, 'DEADLINE_EXCEEDED'))
-          return failure(`no report for ${formatDuration(ttlMs)}`);
+        if (signal.aborted || isTandemError(error, 'DEADLINE_EXCEEDED')) return quiet();
         throw error;
+      }
+
+      function quiet(): ProbeResult {
+        return signal.aborted ? CALLED_OFF : silence;
       }
     },
     close: () => inbox.close(),
