@@ -15,6 +15,7 @@ import type { Report } from '../reports.ts';
 
 /** How much later than `ttl` a probe is taken for one that hangs: it ends by itself. */
 const SLACK_MS = 1_000;
+const PACE_MS = 10;
 
 const { interval: _interval, timeout: _timeout, ...limitKeys } = scheduleKeys;
 
@@ -32,8 +33,8 @@ export const PushSection = z
   .transform(({ name, ttl, ...limits }) => ({
     name,
     ttlMs: ttl,
-    // The next report is waited for as soon as one was heard: the service sets the pace.
-    schedule: toSchedule({ interval: 0, timeout: ttl + SLACK_MS, ...limits }),
+    // The service sets the pace; a flood of reports has its limit.
+    schedule: toSchedule({ interval: PACE_MS, timeout: ttl + SLACK_MS, ...limits }),
   }));
 
 export type PushConfig = z.output<typeof PushSection>;
