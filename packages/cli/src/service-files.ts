@@ -216,6 +216,9 @@ function routingClaims({ listen, bindOptions, sharedFrontend, hosts }: DiscoverC
 function hostClaims({ haproxy, registrar, discovery }: HostSettings): Claim[] {
   return [
     pathClaim(['registrar', 'control'], registrar.control),
+    ...(registrar.heartbeatFile === undefined
+      ? []
+      : [pathClaim(['registrar', 'heartbeat_file'], registrar.heartbeatFile)]),
     pathClaim(['discovery', 'control'], discovery.control),
     pathClaim(['haproxy', 'runtime_socket'], haproxy.runtimeSocket),
     pathClaim(['haproxy', 'master_socket'], haproxy.masterSocket),

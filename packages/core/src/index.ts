@@ -32,10 +32,10 @@ export {
 export { watchDirectories } from './config/watch.ts';
 export { locate, locator, parseYaml } from './config/yaml.ts';
 export { askControl } from './control/client.ts';
-export { type ControlAnswer, type ControlRoute, openControl } from './control/server.ts';
+export { type ControlAnswer, type ControlRequest, type ControlRoute, openControl } from './control/server.ts';
 export { MAX_CONTROL_PATH } from './control/socket.ts';
 export { sleep, sleepOrAborted, withDeadline } from './deadline.ts';
-export { duration, formatDuration } from './duration.ts';
+export { duration, formatDuration, parseDuration } from './duration.ts';
 export {
   ERROR_CODES,
   type ErrorCode,
@@ -44,6 +44,7 @@ export {
   systemErrorCode,
   TandemError,
 } from './errors.ts';
+export { createHeartbeat, type Heartbeat } from './heartbeat.ts';
 export {
   compareInstances,
   formatEndpoint,
@@ -77,6 +78,7 @@ export {
   type HttpRequest,
 } from './net/http-client.ts';
 export { type Claim, createTurns, type Rank } from './net/turns.ts';
+export { createNotify, findInitSystem, type InitSystem, type Notify } from './notify.ts';
 export { acquireProcessLock, type ProcessLock } from './process-lock.ts';
 export { cleanEnvironment, type CommandResult, runCommand } from './run-command.ts';
 export { settled, type StartTimer } from './settle.ts';

@@ -2,6 +2,7 @@ import { type AddressResolver, duration } from '@tandem/core';
 import * as z from 'zod';
 
 import { INITIAL_HEALTHS, type HealthLimits } from './health.ts';
+import type { Reports } from './reports.ts';
 
 /**
  * What one attempt found. A failing service is an expected outcome, so it is a value with a reason. A warning is shown,
@@ -12,12 +13,14 @@ export type ProbeResult =
 
 /** What a check may need to know of the world that it was configured in. */
 export interface CheckContext {
-  /** The service that is probed. */
+  /** The service that is probed; another one after it was renamed. */
   readonly service: string;
   /** Where it knocks, unless it names a port of its own. */
   readonly port: number;
   /** What the names of hosts stand for. */
   readonly resolver: AddressResolver;
+  /** What services report of themselves. */
+  readonly reports: Reports;
 }
 
 /** One configured way of finding out whether a service works. */
@@ -34,6 +37,9 @@ export interface Check {
    * no socket, no process, no listener on the signal.
    */
   probe(signal: AbortSignal): Promise<ProbeResult>;
+
+  /** Called once, after the last probe: gives up what was taken when the check was made. */
+  close?(): void;
 }
 
 /** When a check probes, and how many results in a row change its health. */
@@ -68,7 +74,7 @@ export function toSchedule(keys: z.output<z.ZodObject<typeof scheduleKeys>>): Sc
 
 export const PASS: ProbeResult = { ok: true };
 
-export function failure(reason: string): ProbeResult {
+export function failure(reason: string): Extract<ProbeResult, { ok: false }> {
   return { ok: false, reason };
 }
 

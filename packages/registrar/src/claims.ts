@@ -8,6 +8,7 @@ import type { ServiceRegistration } from './config.ts';
 import { isDrained } from './overrides.ts';
 import type { Spread } from './pacing.ts';
 import type { ServiceStatus } from './registrar.ts';
+import type { Reports } from './reports.ts';
 import { type CheckFactory, createService, type Service } from './service.ts';
 
 /** A service that shall be registered, and the host as it is announced: an address that others can use as it stands. */
@@ -21,6 +22,7 @@ export interface ClaimsDeps {
   readonly situation: HostSituation;
   readonly spread: Spread;
   readonly resolver: AddressResolver;
+  readonly reports: Reports;
   readonly createCheck?: CheckFactory;
 }
 
@@ -240,11 +242,11 @@ class HostClaims implements Claims {
   }
 
   #start(key: string, announcer: Announcer, { registration, host }: Wanted): Service {
-    const { situation, spread, resolver, createCheck } = this.#deps;
+    const { situation, spread, resolver, reports, createCheck } = this.#deps;
     const onAnnounced = () => this.#succeed(key);
     const optional = createCheck === undefined ? {} : { createCheck };
     return createService(
-      { situation, host, announcer, onAnnounced, spread, resolver, ...optional },
+      { situation, host, announcer, onAnnounced, spread, resolver, reports, ...optional },
       registration,
     );
   }

@@ -14,6 +14,7 @@ import { createForgetfulMemory, type Memory, openMemory } from './memory.ts';
 import { hasOverride, type Overrides, withDrain, withoutDrain, withWeight } from './overrides.ts';
 import { createForgetfulStore, openOverridesStore, type OverridesStore } from './overrides-store.ts';
 import { createSpread } from './pacing.ts';
+import { createReports, type Reports } from './reports.ts';
 import type { OverrideAnswer, Registrar, ServiceStatus } from './registrar.ts';
 import type { CheckFactory } from './service.ts';
 import { type Stalls, watchStalls } from './stalls.ts';
@@ -28,6 +29,8 @@ export interface RegistrarDeps {
   readonly clock?: Clock;
   /** Of the names that checks knock at, and that services are announced by. Default: the system's. */
   readonly resolver?: AddressResolver;
+  /** Where services report themselves. Default: nowhere. */
+  readonly reports?: Reports;
   readonly createCheck?: CheckFactory;
   readonly readDirectory?: ReadDirectory;
 }
@@ -105,7 +108,14 @@ class HostRegistrar implements Registrar {
       flapDamping: settings.flapDamping,
     };
     const optional = createCheck === undefined ? {} : { createCheck };
-    this.#claims = createClaims({ registry, situation, spread: createSpread(clock), resolver, ...optional });
+    this.#claims = createClaims({
+      registry,
+      situation,
+      spread: createSpread(clock),
+      resolver,
+      reports: deps.reports ?? createReports(),
+      ...optional,
+    });
   }
 
   update(services: readonly ServiceRegistration[], options: { isComplete?: boolean } = {}): void {

@@ -22,4 +22,5 @@ export {
   type ServiceStatus,
   type WeightStatus,
 } from './registrar.ts';
+export { createReports, type Report, type ReportAnswer, type Reports } from './reports.ts';
 export { type CheckFactory, type CheckStatus } from './service.ts';

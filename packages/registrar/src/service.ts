@@ -10,6 +10,7 @@ import type { ServiceRegistration } from './config.ts';
 import { combineHealth, type Health } from './health.ts';
 import type { Spread } from './pacing.ts';
 import { createProbeLoop, type ProbeLoop } from './probe-loop.ts';
+import type { Reports } from './reports.ts';
 
 export interface CheckStatus {
   /** Where it stands in the configuration, such as `checks[0].http`. */
@@ -29,6 +30,7 @@ export type CheckFactory = (config: CheckConfig, context: CheckContext) => Check
 export interface ServiceDeps extends AnnouncingDeps {
   readonly spread: Spread;
   readonly resolver: AddressResolver;
+  readonly reports: Reports;
   readonly createCheck?: CheckFactory;
 }
 
@@ -79,11 +81,10 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
   function start(config: CheckConfig): RunningCheck {
     let told: Health = 'unknown';
     const loop = createProbeLoop({
-      check: makeCheck(config, {
-        service: current.service,
-        port: current.config.port,
-        resolver: deps.resolver,
-      }),
+      check: makeCheck(
+        config,
+        contextOf(() => current, deps),
+      ),
       schedule: scheduleOf(config),
       clock,
       spread: deps.spread,
@@ -145,6 +146,21 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
       announcing.stop();
       await Promise.all([ended, ...running.map(({ loop }) => loop.stop())]);
     },
+  };
+}
+
+function contextOf(
+  current: () => ServiceRegistration,
+  { resolver, reports }: Pick<ServiceDeps, 'resolver' | 'reports'>,
+): CheckContext {
+  return {
+    // It may be renamed while the check goes on.
+    get service() {
+      return current().service;
+    },
+    port: current().config.port,
+    resolver,
+    reports,
   };
 }
 
