@@ -5,7 +5,7 @@ import path from 'node:path';
 import { describe, test } from 'node:test';
 
 import { createScriptedCheck, type ScriptedCheck } from './scripted.ts';
-import { enter, type Scene } from './scene.ts';
+import { enter, type Scene, watchOver } from './scene.ts';
 import { createFakeRegistry, registration } from './support.ts';
 
 const CHECKS = [{ tcp: { interval: '100ms', timeout: '50ms' } }];
@@ -106,14 +106,11 @@ describe('rate limits', () => {
       registration('web', { port: 80, weight, rate_limit: { per: '10s', burst: 1 } });
     registrar.update([limited(1)]);
     registrar.update([limited(2)]);
-    let isAgreed = false;
-    const agreed = registrar.agreed('web', new AbortController().signal).then(() => {
-      isAgreed = true;
-    });
+    const agreed = watchOver(registrar.agreed('web', new AbortController().signal));
     await clock.advance(9_000);
-    assert.equal(isAgreed, false);
+    assert.equal(agreed.isOver, false);
     await clock.advance(1_000);
-    await agreed;
+    await agreed.over;
     assert.equal(scene.weight(AT_WEB), 2);
   });
 });
