@@ -81,7 +81,11 @@ test('until the name of the host is found nothing is announced or withdrawn, and
 
 test('a name that stands for another address moves the service there; an outage of the DNS moves nothing', async (t) => {
   const answers: Record<string, DnsAnswer<string>> = { 'web-1.example.net': found('10.0.0.7', '10.0.0.8') };
-  const scene = await enter(t, { host: NAMED, resolver: createNames(answers), checks: { 1: createScriptedCheck('pass') } });
+  const scene = await enter(t, {
+    host: NAMED,
+    resolver: createNames(answers),
+    checks: { 1: createScriptedCheck('pass') },
+  });
   const { registrar, clock } = scene;
   registrar.update([registration('a', { port: 1, checks: [{ tcp: { interval: '1s' } }] })]);
   await clock.advance(100);

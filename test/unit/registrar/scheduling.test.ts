@@ -46,7 +46,10 @@ test('checks that begin together drift apart, and each keeps its interval on ave
   await clock.advance(30_000);
   assert.ok(checks.every(({ times }) => (times[0] ?? Infinity) - start <= 60));
   const rounds = checks.map(({ times }) => times.length);
-  assert.ok(rounds.every((count) => count >= 28 && count <= 33), String(rounds));
+  assert.ok(
+    rounds.every((count) => count >= 28 && count <= 33),
+    String(rounds),
+  );
   // No tenth of a second has many more than its share of the probes in it.
   const tenths = Array.from({ length: 10 }, () => 0);
   for (const { times } of checks) {
@@ -73,7 +76,10 @@ test('after a stall nothing is made up for, and not everything is probed in the 
   const since = clock.now();
   assert.deepEqual(registrar.overdue(), []);
   await clock.advance(600);
-  assert.ok(checks.every(({ times }) => times.length <= 1), 'none is probed twice');
+  assert.ok(
+    checks.every(({ times }) => times.length <= 1),
+    'none is probed twice',
+  );
   const soon = checks.filter(({ times }) => (times[0] ?? Infinity) - since < 20);
   assert.ok(soon.length < 120, `${soon.length} in the first moment`);
   await clock.advance(600);
@@ -92,7 +98,11 @@ test('a probe that does not end at its deadline is not begun a second time, is s
   const [stuck, sound] = registrar.status();
   assert.deepEqual([stuck?.health, stuck?.checks[0]?.reason], ['down', 'timed out after 100 ms']);
   assert.equal(sound?.announced, true);
-  assert.deepEqual(registrar.overdue(), [], 'that is the fault of the check, and restarting would not mend it');
+  assert.deepEqual(
+    registrar.overdue(),
+    [],
+    'that is the fault of the check, and restarting would not mend it',
+  );
 });
 
 test('a check without progress is overdue', async (t) => {
