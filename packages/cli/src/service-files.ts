@@ -10,7 +10,7 @@ import {
   findRoutingProblems,
   resolveSourceFiles,
 } from '@tandem/discovery';
-import { RegisterSection, type ServiceRegistration } from '@tandem/registrar';
+import { type RegisterConfig, RegisterSection, type ServiceRegistration } from '@tandem/registrar';
 import { servicePath } from '@tandem/registry';
 import * as z from 'zod';
 
@@ -51,6 +51,11 @@ export interface Services {
   readonly files: number;
   readonly problems: readonly ConfigProblem[];
   /**
+   * False while a file is set aside of which nobody knows what it has said before: what an earlier life has done may
+   * have been for just that file.
+   */
+  readonly isComplete: boolean;
+  /**
    * False while their directory could never be read and nobody remembers what was in it: that there are no services
    * then means nothing.
    */
@@ -78,11 +83,14 @@ export function createServiceFiles(settings: HostSettings, memory?: ServiceMemor
   const reserved = { file: settings.file, claims: hostClaims(settings) };
   let lastGood: ReadonlyMap<string, ReadFile> | undefined;
   let isKnown = false;
+  /** Whether it is known which files were in force in an earlier life; those that were not, did nothing. */
+  let isRecalled = false;
 
   /** What was in force in an earlier life, as far as it still makes sense. */
   async function recall(): Promise<ReadonlyMap<string, ReadFile>> {
     const remembered = await memory?.recall();
-    isKnown = remembered !== undefined;
+    isRecalled = remembered !== undefined;
+    isKnown = isRecalled;
     const files = [...(remembered ?? [])].flatMap(([name, text]): [string, ReadFile][] => {
       const file = path.join(settings.servicesDir, name);
       const parsed = parseYaml(text, file, ServiceFile);
@@ -116,12 +124,14 @@ export function createServiceFiles(settings: HostSettings, memory?: ServiceMemor
       const { chosen, conflicts } = settleClaims(current, before, reserved);
       lastGood = chosen;
       const found = await Promise.all([...unusable, ...conflicts.map(conflictOf)].map(describe));
+      const aside = [...broken, ...unusable.map(({ file }) => file), ...conflicts.map(({ file }) => file)];
       const files = [...chosen].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, file]) => file);
       return {
         registrations: files.flatMap(({ registration = [] }) => registration),
         discovered: files.flatMap(({ discovered = [] }) => discovered),
         files: loaded.size + broken.length,
         problems: [...problems, ...found],
+        isComplete: isReadable && aside.every((file) => isRecalled || chosen.has(file)),
         isKnown,
       };
     },
@@ -146,7 +156,10 @@ function readFileOf(settings: HostSettings, definition: ServiceDefinition, text:
     text,
     definition,
     claims: claimsOf(settings, definition),
-    registration: register === undefined ? undefined : { service, path: at, config: register },
+    registration:
+      register === undefined
+        ? undefined
+        : { service, path: at, config: withAbsoluteDrainFile(settings, register) },
     discovered:
       discover === undefined
         ? undefined
@@ -155,6 +168,12 @@ function readFileOf(settings: HostSettings, definition: ServiceDefinition, text:
 }
 
 /** Files that a service names lie beside the host file, like everything that is relative. */
+function withAbsoluteDrainFile({ file }: HostSettings, register: RegisterConfig): RegisterConfig {
+  const { drainFile } = register;
+  if (drainFile === undefined) return register;
+  return { ...register, drainFile: path.resolve(path.dirname(file), drainFile) };
+}
+
 function withAbsoluteFiles({ file }: HostSettings, discover: DiscoverConfig): DiscoverConfig {
   const absolute = (part: string) => path.resolve(path.dirname(file), part);
   return { ...discover, source: resolveSourceFiles(discover.source, absolute) };
@@ -178,12 +197,16 @@ function claimsOf(settings: HostSettings, definition: ServiceDefinition): Claim[
   const claims: Claim[] = [claim(['service'], `the service "${service}"`)];
   if (register !== undefined) {
     const below = pathOf(settings, definition);
-    claims.push(claim(['register', 'port'], `the instance on port ${register.port} below ${below}`));
-    const { registry } = settings;
+    const { registry, host } = settings;
+    const { port, address = host.address, instanceId: name = host.name } = register;
+    // What is the host's own goes without saying.
+    const called = name === host.name ? '' : ` called ${name}`;
+    const at = address === host.address ? '' : ` of ${address}`;
+    claims.push(claim(['register', 'port'], `the instance${called} on port ${port}${at} below ${below}`));
     const isEncoded = registry.kind === 'zookeeper' && registry.zookeeper.pathEncoding;
     const { nodeType = 'ephemeral_sequential', pathEncoding = isEncoded } = register.announce;
     if (!nodeType.endsWith('_sequential') && !pathEncoding)
-      claims.push(claim(['register', 'node_type'], `the only node without a number below ${below}`));
+      claims.push(claim(['register', 'node_type'], `the only node${called} without a number below ${below}`));
   }
   return discover === undefined ? claims : [...claims, ...routingClaims(discover)];
 }

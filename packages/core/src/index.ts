@@ -12,6 +12,7 @@ export { decodeNerveName, decodeNerveRecord, encodeNerveRecord, nerveNamePrefix 
 export { loadDirectory, type LoadedDirectory, loadFile } from './config/load.ts';
 export { type ConfigProblem, formatProblem, type Loaded, nearest } from './config/problem.ts';
 export {
+  AnnouncedAddress,
   checkFormat,
   formatKeys,
   type HostConfig,
@@ -81,3 +82,10 @@ export { createNotify, findInitSystem, type InitSystem, type Notify } from './no
 export { acquireProcessLock, type ProcessLock } from './process-lock.ts';
 export { cleanEnvironment, type CommandResult, runCommand } from './run-command.ts';
 export { settled, type StartTimer } from './settle.ts';
+export {
+  createTokenBucket,
+  takeToken,
+  type TokenBucket,
+  type TokenRate,
+  tokenWaitMs,
+} from './token-bucket.ts';

@@ -1,282 +1,229 @@
-import { isDeepStrictEqual } from 'node:util';
+import path from 'node:path';
 
-import {
-  type AddressResolver,
-  createAddressResolver,
-  type HostConfig,
-  type Log,
-  messageOf,
-} from '@tandem/core';
-import type { AnnounceOptions, Announcer, Registry } from '@tandem/registry';
+import { type AddressResolver, createAddressResolver, type HostConfig, type Log } from '@tandem/core';
+import type { Registry } from '@tandem/registry';
 
+import { type Addresses, createAddresses } from './addresses.ts';
+import type { HostSituation } from './announcing.ts';
+import { createClaims, type Claims, type Wanted } from './claims.ts';
+import { type Clock, systemClock } from './clock.ts';
 import type { ServiceRegistration } from './config.ts';
-import { type Clock, systemClock } from './probe-loop.ts';
-import type { Registrar, ServiceStatus } from './registrar.ts';
+import { createDrainFiles, type DrainFiles, type ReadDirectory } from './drain-files.ts';
+import type { RegistrarSettings } from './host-config.ts';
+import { createForgetfulMemory, type Memory, openMemory } from './memory.ts';
+import { hasOverride, type Overrides, withDrain, withoutDrain, withWeight } from './overrides.ts';
+import { createForgetfulStore, openOverridesStore, type OverridesStore } from './overrides-store.ts';
+import { createSpread } from './pacing.ts';
+import type { OverrideAnswer, Registrar, ServiceStatus } from './registrar.ts';
 import { createReports, type Reports } from './reports.ts';
-import { type CheckFactory, createService, type Service } from './service.ts';
+import type { CheckFactory } from './service.ts';
+import { type Stalls, watchStalls } from './stalls.ts';
+import { createHostThrottle } from './throttle.ts';
 
 export interface RegistrarDeps {
   readonly host: HostConfig;
   readonly registry: Pick<Registry, 'announce' | 'withdrawUnclaimed'>;
   readonly log: Log;
+  /** What the host file says for all services. Default: no drain file, no limits. */
+  readonly settings?: Partial<Pick<RegistrarSettings, 'drainFile' | 'rateLimit' | 'flapDamping'>>;
   readonly clock?: Clock;
-  /** Of the names that checks knock at. Default: the system's. */
+  /** Of the names that checks knock at, and that services are announced by. Default: the system's. */
   readonly resolver?: AddressResolver;
   /** Where services report themselves. Default: nowhere. */
   readonly reports?: Reports;
   readonly createCheck?: CheckFactory;
+  readonly readDirectory?: ReadDirectory;
 }
 
-/** One place in the registry that this registrar has claimed. */
-interface Claim {
-  announcer: Announcer;
-  /** What the announcer was told of how to write. */
-  announcing: AnnounceOptions;
-  registration: ServiceRegistration;
-  service: Service;
-  state: ClaimState;
+interface Stores {
+  readonly overrides: OverridesStore;
+  readonly memory: Memory;
 }
 
 /**
- * `active` is configured. `outgoing` no longer is, but goes on until its successor is announced.
- * `leaving` has been withdrawn and waits for the registry to agree; aborting `wait` keeps the place.
+ * Starts with no services; the first whole `update` also withdraws what an earlier life announced and nobody wants now.
+ * What operators want is forgotten with it.
  */
-type ClaimState =
-  | { readonly kind: 'active' }
-  | { readonly kind: 'outgoing' }
-  | { readonly kind: 'leaving'; readonly wait: AbortController };
-
-/** Starts with no services; the first whole `update` also withdraws what an earlier life announced and nobody wants now. */
 export function createRegistrar(deps: RegistrarDeps): Registrar {
-  return new HostRegistrar(deps) as unknown as Registrar;
+  return new HostRegistrar(deps, { overrides: createForgetfulStore(), memory: createForgetfulMemory() });
 }
 
-class HostRegistrar implements Pick<Registrar, 'update' | 'withdrawAll' | 'stop' | 'status'> {
-  readonly #deps: RegistrarDeps;
-  /** By place, so that a service that is renamed or moves back finds what it had. */
-  readonly #claims = new Map<string, Claim>();
-  /** Wanted, but their place or the name of their node is still another's. */
-  readonly #waiting = new Map<string, ServiceRegistration>();
-  readonly #resolver: AddressResolver;
-  readonly #reports: Reports;
-  readonly #stopping = new AbortController();
-  readonly #tasks = new Set<Promise<void>>();
-  #life: 'new' | 'running' | 'closing' = 'new';
+/** The same, but it remembers in `stateDir` what operators want, and how services have fared. */
+export async function openRegistrar(deps: RegistrarDeps & { readonly stateDir: string }): Promise<Registrar> {
+  const { stateDir, log, clock = systemClock } = deps;
+  const [overrides, memory] = await Promise.all([
+    openOverridesStore(path.join(stateDir, 'registrar-overrides.json'), log),
+    openMemory(path.join(stateDir, 'registrar-memory.json'), clock, log),
+  ]);
+  return new HostRegistrar(deps, { overrides, memory });
+}
 
-  constructor(deps: RegistrarDeps) {
+class HostRegistrar implements Registrar {
+  readonly #deps: RegistrarDeps;
+  readonly #clock: Clock;
+  readonly #stores: Stores;
+  readonly #claims: Claims;
+  readonly #addresses: Addresses;
+  readonly #drainFiles: DrainFiles;
+  readonly #stalls: Stalls;
+  /** What shall be registered, as it was said last. */
+  #services: readonly ServiceRegistration[] = [];
+  #isComplete = false;
+  #hasSwept = false;
+  /** Wanted, but nobody knows at which address. */
+  #unresolved: readonly ServiceRegistration[] = [];
+  #life: 'running' | 'ending' | 'closing' = 'running';
+
+  constructor(deps: RegistrarDeps, stores: Stores) {
+    const { host, registry, log, settings = {}, clock = systemClock, createCheck } = deps;
+    const resolver = deps.resolver ?? createAddressResolver();
+    const reports = deps.reports ?? createReports();
     this.#deps = deps;
-    this.#resolver = deps.resolver ?? createAddressResolver();
-    this.#reports = deps.reports ?? createReports();
+    this.#clock = clock;
+    this.#stores = stores;
+    this.#stalls = watchStalls(clock);
+    this.#addresses = createAddresses({
+      resolver,
+      memory: stores.memory,
+      clock,
+      log,
+      onChange: () => this.#apply(),
+    });
+    this.#drainFiles = createDrainFiles({
+      clock,
+      log,
+      onChange: () => this.#claims.reconsider(),
+      readDirectory: deps.readDirectory,
+    });
+    const situation: HostSituation = {
+      clock,
+      log,
+      memory: stores.memory,
+      throttle: createHostThrottle(settings.rateLimit, clock, () =>
+        log.info({ host: host.name }, 'the rate limit of the host would hold an announcement back'),
+      ),
+      drainFiles: this.#drainFiles,
+      overrides: () => stores.overrides.overrides,
+      isEnding: () => this.#life !== 'running',
+      drainFile: settings.drainFile,
+      flapDamping: settings.flapDamping,
+    };
+    const optional = createCheck === undefined ? {} : { createCheck };
+    this.#claims = createClaims({
+      registry,
+      situation,
+      spread: createSpread(clock),
+      resolver,
+      reports,
+      ...optional,
+    });
   }
 
   update(services: readonly ServiceRegistration[], options: { isComplete?: boolean } = {}): void {
     if (this.#life === 'closing') return;
-    const wanted = this.#byPlace(services);
-    this.#waiting.clear();
-    for (const [key, registration] of wanted) this.#want(key, registration);
-    // Whoever waits for a place cannot take over before it is free.
-    const successors = [...wanted].filter(([key]) => this.#claims.has(key));
-    const names = new Set(successors.map(([, { service }]) => service));
-    for (const [key, claim] of this.#claims) {
-      if (wanted.has(key) || claim.state.kind === 'leaving') continue;
-      if (names.has(claim.registration.service)) claim.state = { kind: 'outgoing' };
-      else this.#leave(key, claim);
-    }
-    for (const [key, claim] of this.#claims) if (claim.service.isAnnounced) this.#succeed(key);
-    if (this.#life === 'running' || options.isComplete === false) return;
-    this.#life = 'running';
-    this.#deps.registry.withdrawUnclaimed();
+    const { host, settings } = this.#deps;
+    this.#services = services;
+    this.#isComplete = options.isComplete !== false;
+    const files = [settings?.drainFile, ...services.map(({ config }) => config.drainFile)];
+    this.#drainFiles.want(new Set(files.filter((file) => file !== undefined)));
+    this.#addresses.want(new Set(services.map(({ config }) => config.address ?? host.address)));
+    this.#apply();
+  }
+
+  async drain(service: string | undefined): Promise<OverrideAnswer> {
+    return this.#override(service, (overrides) => withDrain(overrides, service));
+  }
+
+  async undrain(service: string | undefined): Promise<OverrideAnswer> {
+    return this.#override(service, (overrides) => withoutDrain(overrides, service), true);
+  }
+
+  async setWeight(service: string, weight: number | undefined): Promise<OverrideAnswer> {
+    const isUndoing = weight === undefined;
+    return this.#override(service, (overrides) => withWeight(overrides, service, weight), isUndoing);
+  }
+
+  agreed(service: string | undefined, signal: AbortSignal): Promise<void> {
+    return this.#claims.agreed(service, signal);
+  }
+
+  async beginShutdown(signal: AbortSignal): Promise<void> {
+    if (this.#life === 'running') this.#life = 'ending';
+    this.#claims.forgetStarts();
+    this.#claims.reconsider();
+    await this.#claims.agreed(undefined, signal);
+  }
+
+  overdue(): readonly string[] {
+    const now = this.#clock.now();
+    return this.#stalls.isRecent(now) ? [] : this.#claims.overdue(now);
   }
 
   async withdrawAll(signal: AbortSignal): Promise<void> {
-    this.#life = 'closing';
-    this.#waiting.clear();
-    const claims = [...this.#claims.values()];
-    const withdrawn = claims.map(async ({ service, announcer, registration }) => {
-      const stopped = service.stop();
-      announcer.set(undefined);
-      await stopped;
-      try {
-        await announcer.agreed(signal);
-      } catch (error) {
-        this.#notConfirmed(registration, error);
-      }
-    });
-    await Promise.all(withdrawn);
+    this.#close();
+    await this.#claims.withdrawAll(signal);
+    await this.#stores.memory.flush();
   }
 
   async stop(): Promise<void> {
-    this.#life = 'closing';
-    this.#waiting.clear();
-    this.#stopping.abort();
-    const claims = [...this.#claims.values()];
-    this.#claims.clear();
-    for (const { state } of claims) if (state.kind === 'leaving') state.wait.abort();
-    await Promise.all([...claims.map(({ service }) => service.stop()), ...this.#tasks]);
-    for (const { announcer } of claims) announcer.release();
+    this.#close();
+    await this.#claims.stop();
+    await this.#stores.memory.flush();
   }
 
   status(): readonly ServiceStatus[] {
-    return [...this.#claims.values()].flatMap(({ registration, service, state }) => {
-      if (state.kind === 'leaving') return [];
-      return {
-        service: registration.service,
-        path: registration.path,
-        name: this.#deps.host.name,
-        host: this.#deps.host.address,
-        port: registration.config.port,
-        health: service.health,
-        announced: service.isAnnounced,
-        role: state.kind,
-        drained: [],
-        weight: {},
-        checks: service.checks(),
-      };
+    const { host } = this.#deps;
+    const unresolved = this.#unresolved.map((registration) => {
+      const at = hostOf(registration, host);
+      return this.#claims.waitingStatus({ registration, host: at }, `the address of ${at.address}`);
     });
+    return [...this.#claims.status(), ...unresolved];
   }
 
-  /** The first of two services that want the same place gets it; the other one is set aside. */
-  #byPlace(services: readonly ServiceRegistration[]): Map<string, ServiceRegistration> {
-    const wanted = new Map<string, ServiceRegistration>();
-    for (const registration of services) {
-      const key = placeKey(registration);
-      const first = wanted.get(key);
-      if (first === undefined) wanted.set(key, registration);
-      else this.#refuse(registration, { takenBy: first.service });
+  #close(): void {
+    this.#life = 'closing';
+    this.#addresses.stop();
+    this.#drainFiles.stop();
+    this.#stalls.stop();
+  }
+
+  /** What is wanted, as far as it is known where. */
+  #apply(): void {
+    if (this.#life === 'closing') return;
+    const wanted: Wanted[] = [];
+    const unresolved: ServiceRegistration[] = [];
+    for (const registration of this.#services) {
+      const host = hostOf(registration, this.#deps.host);
+      const address = this.#addresses.of(host.address);
+      if (address === undefined) unresolved.push(registration);
+      else wanted.push({ registration, host: { ...host, address } });
     }
-    return wanted;
+    this.#unresolved = unresolved;
+    this.#claims.update(wanted, new Set(unresolved.map(({ service }) => service)));
+    // What an earlier life announced under an address that is not known yet must not go for that.
+    if (this.#hasSwept || !this.#isComplete || unresolved.length > 0) return;
+    this.#hasSwept = true;
+    this.#deps.registry.withdrawUnclaimed();
   }
 
-  #want(key: string, registration: ServiceRegistration): void {
-    const claim = this.#claims.get(key);
-    if (claim === undefined) {
-      this.#claim(key, registration);
-      return;
-    }
-    const successor = this.#reannounce(claim, registration);
-    if (claim.state.kind === 'leaving') {
-      claim.state.wait.abort();
-      claim.service = this.#start(key, claim.announcer, registration);
-    } else if (!isDeepStrictEqual(claim.registration, registration)) {
-      claim.service.update(registration, successor);
-    }
-    claim.state = { kind: 'active' };
-    claim.registration = registration;
-  }
-
-  /** Another way of writing needs another announcer, which replaces what the one before it wrote. */
-  #reannounce(claim: Claim, registration: ServiceRegistration): Announcer | undefined {
-    const { announce: wanted } = registration.config;
-    if (isDeepStrictEqual(claim.announcing, wanted)) return undefined;
-    claim.announcer.release();
-    const successor = this.#announce(registration, wanted);
-    claim.announcing = successor === undefined ? claim.announcing : wanted;
-    claim.announcer = successor ?? this.#announce(registration, claim.announcing) ?? claim.announcer;
-    return claim.announcer;
-  }
-
-  /** Undefined when somebody else has the place, or the name that its node would have. */
-  #announce(registration: ServiceRegistration, options: AnnounceOptions): Announcer | undefined {
-    const { host, registry } = this.#deps;
-    const { path, config } = registration;
-    const place = { name: host.name, host: host.address, port: config.port };
-    try {
-      return registry.announce(path, place, options);
-    } catch (error) {
-      this.#refuse(registration, { err: error });
-      return undefined;
-    }
-  }
-
-  #claim(key: string, registration: ServiceRegistration): void {
-    const { announce: announcing } = registration.config;
-    const announcer = this.#announce(registration, announcing);
-    if (announcer === undefined) {
-      this.#waiting.set(key, registration);
-      return;
-    }
-    this.#waiting.delete(key);
-    const service = this.#start(key, announcer, registration);
-    this.#claims.set(key, { announcer, announcing, registration, service, state: { kind: 'active' } });
-  }
-
-  #start(key: string, announcer: Announcer, registration: ServiceRegistration): Service {
-    const { host, log, clock = systemClock, createCheck } = this.#deps;
-    const onAnnounced = () => this.#succeed(key);
-    const optional = createCheck === undefined ? {} : { createCheck };
-    return createService(
-      {
-        host,
-        announcer,
-        log,
-        clock,
-        resolver: this.#resolver,
-        reports: this.#reports,
-        onAnnounced,
-        ...optional,
-      },
-      registration,
-    );
-  }
-
-  /** Once the registry has the successor, what went before it may leave. */
-  #succeed(key: string): void {
-    const claim = this.#claims.get(key);
-    if (claim === undefined || this.#predecessors(claim).length === 0) return;
-    this.#background(async () => {
-      await claim.announcer.agreed(this.#stopping.signal);
-      if (claim.state.kind !== 'active' || !claim.service.isAnnounced) return;
-      for (const [key, other] of this.#predecessors(claim)) this.#leave(key, other);
-    });
-  }
-
-  #predecessors({ registration }: Claim): [string, Claim][] {
-    return [...this.#claims].filter(
-      ([, { state, registration: other }]) =>
-        state.kind === 'outgoing' && other.service === registration.service,
-    );
-  }
-
-  #leave(key: string, claim: Claim): void {
-    const wait = new AbortController();
-    const { service, announcer, registration } = claim;
-    claim.state = { kind: 'leaving', wait };
-    this.#background(async () => {
-      const stopped = service.stop();
-      announcer.set(undefined);
-      await stopped;
-      try {
-        await announcer.agreed(wait.signal);
-      } catch (error) {
-        if (!wait.signal.aborted) this.#notConfirmed(registration, error);
-      }
-      // Wanted again in the meantime, or everything stops: then it is not ours to give up.
-      if (wait.signal.aborted) return;
-      this.#claims.delete(key);
-      announcer.release();
-      for (const [key, registration] of this.#waiting) this.#claim(key, registration);
-    });
-  }
-
-  #background(task: () => Promise<void>): void {
-    const running = task()
-      .catch((error: unknown) => {
-        if (!this.#stopping.signal.aborted) this.#deps.log.error({ err: error }, 'handover failed');
-      })
-      .finally(() => this.#tasks.delete(running));
-    this.#tasks.add(running);
-  }
-
-  #refuse({ service, path, config }: ServiceRegistration, facts: Readonly<Record<string, unknown>>): void {
-    this.#deps.log.error({ service, path, port: config.port, ...facts }, 'place is taken, service set aside');
-  }
-
-  #notConfirmed({ service, path, config }: ServiceRegistration, error: unknown): void {
-    const facts = { service, path, port: config.port, reason: messageOf(error) };
-    this.#deps.log.warn(facts, 'withdrawal not confirmed');
+  /** @param isUndoing what is said of a service that is not configured right now may be taken back */
+  async #override(
+    service: string | undefined,
+    change: (overrides: Overrides) => Overrides,
+    isUndoing = false,
+  ): Promise<OverrideAnswer> {
+    const { overrides } = this.#stores;
+    const names = [...new Set(this.#services.map((registration) => registration.service))].toSorted();
+    const isKnown = service === undefined || names.includes(service);
+    if (!isKnown && !(isUndoing && hasOverride(overrides.overrides, service)))
+      return { ok: false, reason: 'unknown-service', candidates: names };
+    const remembered = overrides.set(change(overrides.overrides));
+    this.#claims.reconsider();
+    return { ok: true, remembered: await remembered };
   }
 }
 
-function placeKey({ path, config }: ServiceRegistration): string {
-  return `${path} ${config.port}`;
+/** The host as a service is announced. */
+function hostOf({ config }: ServiceRegistration, host: HostConfig): HostConfig {
+  return { ...host, name: config.instanceId ?? host.name, address: config.address ?? host.address };
 }

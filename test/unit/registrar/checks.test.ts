@@ -327,7 +327,7 @@ describe('checks in a service file', () => {
         options: {
           host: '127.0.0.1',
           port: undefined,
-          schedule: { intervalMs: 2000, timeoutMs: 500, rise: 1, fall: 1 },
+          schedule: { intervalMs: 2000, timeoutMs: 500, rise: 1, fall: 1, initial: 'first_result' },
         },
       },
     ]);

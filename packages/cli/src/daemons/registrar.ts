@@ -1,7 +1,7 @@
 import path from 'node:path';
 
 import { formatDuration, messageOf, openControl, sleepOrAborted, withDeadline } from '@tandem/core';
-import { createRegistrar, createReports, type Registrar } from '@tandem/registrar';
+import { createReports, openRegistrar, type Registrar } from '@tandem/registrar';
 import { openRegistry } from '@tandem/registry';
 
 import { registrarRoutes } from '../control/registrar-routes.ts';
@@ -26,7 +26,14 @@ export function runRegistrar(configFile: string): Promise<void> {
     let keep = true;
     try {
       const reports = createReports();
-      const registrar = createRegistrar({ host: host.value, registry, log, reports });
+      const registrar = await openRegistrar({
+        host: host.value,
+        registry,
+        log,
+        settings: settings.registrar,
+        stateDir: settings.stateDir,
+        reports,
+      });
       let followed: FollowedServices | undefined;
       let start = () => {};
       const started = new Promise<void>((resolve) => {
@@ -46,8 +53,8 @@ export function runRegistrar(configFile: string): Promise<void> {
         log,
       });
       try {
-        followed = await followServices(({ registrations, problems }) =>
-          registrar.update(registrations, { isComplete: problems.length === 0 }),
+        followed = await followServices(({ registrations, isComplete }) =>
+          registrar.update(registrations, { isComplete }),
         );
         start();
         await runUntilEnd(registrar, context);
