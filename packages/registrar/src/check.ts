@@ -38,7 +38,7 @@ export interface Check {
    */
   probe(signal: AbortSignal): Promise<ProbeResult>;
 
-  /** Called once, when no probe begins any more: gives up what was taken when the check was made. */
+  /** Called once, after the last probe: gives up what was taken when the check was made. */
   close?(): void;
 }
 

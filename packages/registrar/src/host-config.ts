@@ -24,24 +24,24 @@ export const RegistrarSection = z
     shutdown_delay: duration({ minMs: 0, maxMs: 3_600_000 })
       .prefault('0ms')
       .describe('from the withdrawal at SIGTERM to the end of the daemon; the checks go on meanwhile'),
-    rate_limit: RateLimitSection.optional().describe('of the announcements of all services together'),
     heartbeat_file: z
       .string()
       .min(1)
       .optional()
       .describe('touched every second while all checks make progress, for whoever watches the daemon'),
+    rate_limit: RateLimitSection.optional().describe('of the announcements of all services together'),
     flap_damping: FlapDampingSection.optional().describe(
       'holds down what goes down again and again; for services that do not say otherwise',
     ),
   })
-  .transform(({ control, control_group, drain_file, shutdown_delay, heartbeat_file, ...limits }) => ({
-    control,
-    controlGroup: control_group,
-    drainFile: drain_file,
-    shutdownDelayMs: shutdown_delay,
-    heartbeatFile: heartbeat_file,
-    rateLimit: limits.rate_limit,
-    flapDamping: limits.flap_damping,
+  .transform((keys) => ({
+    control: keys.control,
+    controlGroup: keys.control_group,
+    drainFile: keys.drain_file,
+    shutdownDelayMs: keys.shutdown_delay,
+    heartbeatFile: keys.heartbeat_file,
+    rateLimit: keys.rate_limit,
+    flapDamping: keys.flap_damping,
   }));
 
 export type RegistrarSettings = z.output<typeof RegistrarSection>;

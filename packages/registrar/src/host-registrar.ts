@@ -14,8 +14,8 @@ import { createForgetfulMemory, type Memory, openMemory } from './memory.ts';
 import { hasOverride, type Overrides, withDrain, withoutDrain, withWeight } from './overrides.ts';
 import { createForgetfulStore, openOverridesStore, type OverridesStore } from './overrides-store.ts';
 import { createSpread } from './pacing.ts';
-import type { OverrideAnswer, Registrar, ServiceStatus } from './registrar.ts';
 import { createReports, type Reports } from './reports.ts';
+import type { OverrideAnswer, Registrar, ServiceStatus } from './registrar.ts';
 import type { CheckFactory } from './service.ts';
 import { type Stalls, watchStalls } from './stalls.ts';
 import { createHostThrottle } from './throttle.ts';
@@ -77,7 +77,6 @@ class HostRegistrar implements Registrar {
   constructor(deps: RegistrarDeps, stores: Stores) {
     const { host, registry, log, settings = {}, clock = systemClock, createCheck } = deps;
     const resolver = deps.resolver ?? createAddressResolver();
-    const reports = deps.reports ?? createReports();
     this.#deps = deps;
     this.#clock = clock;
     this.#stores = stores;
@@ -114,7 +113,7 @@ class HostRegistrar implements Registrar {
       situation,
       spread: createSpread(clock),
       resolver,
-      reports,
+      reports: deps.reports ?? createReports(),
       ...optional,
     });
   }

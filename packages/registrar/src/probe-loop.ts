@@ -60,6 +60,7 @@ class CheckProbeLoop implements ProbeLoop {
   #state;
   #isFirst = true;
   #isStopped = false;
+  #stopped: Promise<void> | undefined;
   /** Undefined when nothing of the last attempt goes on. */
   #attempt: Attempt | undefined;
   #isStuckTold = false;
@@ -88,20 +89,26 @@ class CheckProbeLoop implements ProbeLoop {
   }
 
   async stop(): Promise<void> {
-    if (!this.#isStopped) this.#deps.check.close?.();
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  async #stop(): Promise<void> {
     this.#isStopped = true;
     this.#cancelTimer();
     const attempt = this.#attempt;
-    if (attempt === undefined) return;
-    attempt.isOver = true;
-    attempt.controller.abort(new Error('called off'));
-    await new Promise<void>((resolve) => {
-      const cancel = this.#deps.clock.after(STOP_LIMIT_MS, resolve);
-      this.#onEnded = () => {
-        cancel();
-        resolve();
-      };
-    });
+    if (attempt !== undefined) {
+      attempt.isOver = true;
+      attempt.controller.abort(new Error('called off'));
+      await new Promise<void>((resolve) => {
+        const cancel = this.#deps.clock.after(STOP_LIMIT_MS, resolve);
+        this.#onEnded = () => {
+          cancel();
+          resolve();
+        };
+      });
+    }
+    this.#deps.check.close?.();
   }
 
   #plan(waitMs: number): void {

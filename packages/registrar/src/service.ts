@@ -81,14 +81,10 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
   function start(config: CheckConfig): RunningCheck {
     let told: Health = 'unknown';
     const loop = createProbeLoop({
-      check: makeCheck(config, {
-        get service() {
-          return current.service;
-        },
-        port: current.config.port,
-        resolver: deps.resolver,
-        reports: deps.reports,
-      }),
+      check: makeCheck(
+        config,
+        contextOf(() => current, deps),
+      ),
       schedule: scheduleOf(config),
       clock,
       spread: deps.spread,
@@ -150,6 +146,21 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
       announcing.stop();
       await Promise.all([ended, ...running.map(({ loop }) => loop.stop())]);
     },
+  };
+}
+
+function contextOf(
+  current: () => ServiceRegistration,
+  { resolver, reports }: Pick<ServiceDeps, 'resolver' | 'reports'>,
+): CheckContext {
+  return {
+    // It may be renamed while the check goes on.
+    get service() {
+      return current().service;
+    },
+    port: current().config.port,
+    resolver,
+    reports,
   };
 }
 

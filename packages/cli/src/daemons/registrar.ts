@@ -30,9 +30,9 @@ export function runRegistrar(configFile: string): Promise<void> {
         host: host.value,
         registry,
         log,
+        reports,
         settings: settings.registrar,
         stateDir: settings.stateDir,
-        reports,
       });
       let followed: FollowedServices | undefined;
       let start = () => {};
@@ -53,8 +53,8 @@ export function runRegistrar(configFile: string): Promise<void> {
         log,
       });
       try {
-        followed = await followServices(({ registrations, isComplete }) =>
-          registrar.update(registrations, { isComplete }),
+        followed = await followServices(({ registrations, problems }) =>
+          registrar.update(registrations, { isComplete: problems.length === 0 }),
         );
         start();
         await runUntilEnd(registrar, context);
