@@ -21,7 +21,10 @@ test('a bucket begins full, gives one token at a time, and fills up again at its
 });
 
 test('a bucket never gives more than its burst and its rate allow, and always gives after the wait', () => {
-  const rates = fc.record({ perMs: fc.integer({ min: 1, max: 5_000 }), burst: fc.integer({ min: 1, max: 10 }) });
+  const rates = fc.record({
+    perMs: fc.integer({ min: 1, max: 5_000 }),
+    burst: fc.integer({ min: 1, max: 10 }),
+  });
   const pauses = fc.array(fc.integer({ min: 0, max: 10_000 }), { maxLength: 60 });
   fc.assert(
     fc.property(rates, pauses, (rate, pauses) => {

@@ -117,7 +117,11 @@ test('drains and weights outlive the registrar, and the absence of the file of a
   second.registrar.update([DB]);
   await second.clock.advance(100);
   assert.equal(second.weight(AT_DB), 7);
-  assert.deepEqual(await second.registrar.undrain('web'), { ok: true, remembered: true }, 'though it is not there');
+  assert.deepEqual(
+    await second.registrar.undrain('web'),
+    { ok: true, remembered: true },
+    'though it is not there',
+  );
   second.registrar.update([WEB, DB]);
   await second.clock.advance(100);
   assert.deepEqual(standing(second), [AT_DB, AT_WEB]);

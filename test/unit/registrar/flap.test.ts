@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { CALM, type FlapDamping, type FlapState, heldForMs, noteDown, offencesAt } from '@tandem/registrar/testing';
+import {
+  CALM,
+  type FlapDamping,
+  type FlapState,
+  heldForMs,
+  noteDown,
+  offencesAt,
+} from '@tandem/registrar/testing';
 import * as fc from 'fast-check';
 
 const DAMPING: FlapDamping = { max: 2, windowMs: 60_000, holdMs: 30_000, maxHoldMs: 200_000 };
