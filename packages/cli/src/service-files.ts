@@ -83,16 +83,17 @@ export function createServiceFiles(settings: HostSettings, memory?: ServiceMemor
   const reserved = { file: settings.file, claims: hostClaims(settings) };
   let lastGood: ReadonlyMap<string, ReadFile> | undefined;
   let isKnown = false;
-  /** Whether it is known which files were in force in an earlier life; those that were not, did nothing. */
-  let isRecalled = false;
+  /** The files that were in force in an earlier life, if that is known: no other has done anything. */
+  let earlier: ReadonlySet<string> | undefined;
 
   /** What was in force in an earlier life, as far as it still makes sense. */
   async function recall(): Promise<ReadonlyMap<string, ReadFile>> {
     const remembered = await memory?.recall();
-    isRecalled = remembered !== undefined;
-    isKnown = isRecalled;
+    isKnown = remembered !== undefined;
+    const fileOf = (name: string) => path.join(settings.servicesDir, name);
+    earlier = remembered && new Set([...remembered.keys()].map(fileOf));
     const files = [...(remembered ?? [])].flatMap(([name, text]): [string, ReadFile][] => {
-      const file = path.join(settings.servicesDir, name);
+      const file = fileOf(name);
       const parsed = parseYaml(text, file, ServiceFile);
       const isUsable = parsed.ok && misfitsOf(settings, file, parsed.value).length === 0;
       return isUsable ? [[file, readFileOf(settings, parsed.value, text)]] : [];
@@ -131,7 +132,7 @@ export function createServiceFiles(settings: HostSettings, memory?: ServiceMemor
         discovered: files.flatMap(({ discovered = [] }) => discovered),
         files: loaded.size + broken.length,
         problems: [...problems, ...found],
-        isComplete: isReadable && aside.every((file) => isRecalled || chosen.has(file)),
+        isComplete: isReadable && aside.every((file) => chosen.has(file) || earlier?.has(file) === false),
         isKnown,
       };
     },
