@@ -85,7 +85,10 @@ describe('the configuration of a registrar that runs', { timeout: 240_000 }, () 
 
     await moveOver(host, 'web', text(two.port));
     await host.untilLogged('health changed', 2);
-    assert.deepEqual(host.seen('web')?.map(({ port }) => port), [one.port]);
+    assert.deepEqual(
+      host.seen('web')?.map(({ port }) => port),
+      [one.port],
+    );
     await one.close();
     await host.becomes('web', []);
   });
@@ -94,7 +97,7 @@ describe('the configuration of a registrar that runs', { timeout: 240_000 }, () 
     await using host = await startHost('web', 'api');
     const before = nodes(host);
 
-    await moveOver(host, 'web', 'service: web\nregister: { prot: 8001 }\n');
+    await moveOver(host, 'web', 'service: web\nregister: { prot: 8001, port: 8001 }\n');
     await host.untilLogged('set a service file aside');
     const [entry] = host.logged('set a service file aside');
     assert.equal(entry?.['line'], 2);

@@ -32,7 +32,7 @@ export interface RegistrarHost extends AsyncDisposable {
   command(...args: string[]): Promise<Finished>;
   /** What another host sees of a service by now; begins to look at the first call. */
   seen(service: string): readonly Instance[] | undefined;
-  /** Every state in which another host has seen a service, as sorted ports, since it began to look. */
+  /** Every state in which another host has seen a service, as sorted ports, since it was there first. */
   history(service: string): readonly string[];
   /** Resolves when another host sees just these ports. */
   becomes(service: string, ports: readonly number[]): Promise<void>;
@@ -87,7 +87,7 @@ ${more}`;
     view.ended = (async () => {
       for await (const { instances } of registry.watch(`/services/${service}`, watching.signal)) {
         view.current = instances;
-        view.history.push(portsOf(instances));
+        if (instances.length > 0 || view.history.length > 0) view.history.push(portsOf(instances));
       }
     })();
     return view;
