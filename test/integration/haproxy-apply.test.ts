@@ -236,11 +236,16 @@ test('the sessions of servers are found though their frontend has the name of th
     ]);
     world.start([service('web', `127.0.0.1:${port}`)]);
     await world.becomes('web', ['a', 'b']);
-    const [a = '', b = ''] = (await world.servers('web')).map((server) => server.split(' ')[0] ?? '');
+    const servers = (await readRunning(world.config.runtimeSocket)).backends.get('web') ?? [];
+    const [a = '', b = ''] = servers.map(({ name }) => name).toSorted();
+    // One by one, and as a part of many.
+    const many = Array.from({ length: 101 }, (_, index) => servers[index % servers.length] ?? []);
     const quietAre = (names: readonly string[]) =>
       eventually(async () => {
-        const quiet = (await findQuiet(world.config.runtimeSocket, ['web'])).get('web');
-        assert.deepEqual([...(quiet ?? [])].toSorted(), names);
+        for (const asked of [servers, many.flat()]) {
+          const quiet = await findQuiet(world.config.runtimeSocket, new Map([['web', asked]]), new Map());
+          assert.deepEqual([...(quiet.get('web') ?? [])].toSorted(), names);
+        }
       });
     await quietAre([a, b]);
     const client = net.connect(port, '127.0.0.1');

@@ -68,8 +68,8 @@ export class FakeHaproxy {
       return info({ Version: this.version, Pid: String(this.pid), description: this.mark });
     const state = /^show servers state ?(\S*)$/.exec(command);
     if (state !== null) return this.#showState(state[1] ?? '');
-    const stat = /^show stat (\S+) 4 -1$/.exec(command);
-    if (stat !== null) return this.#showStat(stat[1] ?? '');
+    const stat = /^show stat (\S+) 4 (-1|\d+)$/.exec(command);
+    if (stat !== null) return this.#showStat(stat[1] ?? '', stat[2] ?? '');
     return this.#change(command);
   }
 
@@ -104,11 +104,11 @@ export class FakeHaproxy {
     return 2 + this.backends.size + [...this.backends.keys()].indexOf(backend);
   }
 
-  #showStat(number: string): string {
+  #showStat(number: string, wanted: string): string {
     const backend = [...this.backends.keys()].find((name) => String(this.#numberOf(name)) === number) ?? '';
-    const lines = [...(this.backends.get(backend) ?? [])].map(
-      ([name, { sessions }]) => `${backend},${name},0,0,${sessions},9,,\n`,
-    );
+    const lines = [...(this.backends.get(backend) ?? [])]
+      .filter(([, { id }]) => wanted === '-1' || wanted === id)
+      .map(([name, { sessions }]) => `${backend},${name},0,0,${sessions},9,,\n`);
     return `# pxname,svname,qcur,qmax,scur,smax,slim,\n${lines.join('')}`;
   }
 }

@@ -117,20 +117,21 @@ function createServersBuilder(
     if (last !== undefined && last.instances === offer.instances && isSameMap(last.holds, offer.holds))
       return last;
     const found: Server[] = [];
+    let isOrdered = true;
     const held = new Map<ServerName, HoldKind>();
     const rejections: Rejection[] = [];
     for (const instance of offer.instances) {
       const { server, rejection } = translate(instance);
       if (rejection !== undefined) rejections.push(rejection);
       if (server === undefined) continue;
+      isOrdered &&= found.length === 0 || byServerName(found.at(-1) as Server, server) < 0;
       found.push(server);
       const hold = offer.holds.size === 0 ? undefined : offer.holds.get(instanceId(instance));
       if (hold !== undefined && !held.has(server.name)) held.set(server.name, hold);
     }
     const taken = new Set<number>();
     const used = new Map<Server, Server>();
-    // The order of equals stays as it was: the first of them counts.
-    const unique = found.sort(byServerName).filter(({ name }, index) => name !== found[index - 1]?.name);
+    const unique = isOrdered ? found : uniqueServers(found);
     const servers = unique.map((server): Server => {
       const id = freeId(server.id, taken);
       const state: ServerState = held.get(server.name) ?? 'ready';
@@ -146,6 +147,12 @@ function createServersBuilder(
     last = built;
     return built;
   };
+}
+
+/** In order; of those with one name the first counts. */
+function uniqueServers(servers: readonly Server[]): readonly Server[] {
+  const sorted = servers.toSorted(byServerName);
+  return sorted.filter(({ name }, index) => name !== sorted[index - 1]?.name);
 }
 
 function byServerName(a: Server, b: Server): number {

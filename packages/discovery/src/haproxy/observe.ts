@@ -1,7 +1,7 @@
 import { TandemError } from '@tandem/core';
 
 import type { HaproxyConfig } from '../config/haproxy.ts';
-import type { Membership } from './membership.ts';
+import type { Membership, ReportedServer } from './membership.ts';
 import { addressOf, hasAgent, type RunningBackends } from './plan.ts';
 import type { RunningView } from './running-view.ts';
 import { converse, type Running, type RunningIdentity } from './runtime.ts';
@@ -43,6 +43,8 @@ const SAMPLE_INTERVAL_MS = 1_000;
 export function createObserver({ runtimeSocket, foreignHolds }: HaproxyConfig, workers: Workers): Observer {
   let nextReadingAt = 0;
   let nextSampleAt = 0;
+  /** HAProxy's own numbers of backends: those of a worker never change. */
+  let numbers: { readonly of: string; readonly byBackend: Map<string, string> } | undefined;
 
   async function read(expected: RunningBackends, signal: AbortSignal): Promise<Running> {
     const startedAt = performance.now();
@@ -75,7 +77,9 @@ export function createObserver({ runtimeSocket, foreignHolds }: HaproxyConfig, w
       const { deletesDrained } = abilitiesOf(view.identity.version);
       const leaving = view.leaving(membership, deletesDrained);
       const startedAt = performance.now();
-      const quiet = await findQuiet(runtimeSocket, [...leaving.keys()], signal);
+      const { incarnation } = view.identity;
+      if (numbers?.of !== incarnation) numbers = { of: incarnation, byBackend: new Map() };
+      const quiet = await findQuiet(runtimeSocket, leaving, numbers.byBackend, signal);
       const askedAt = performance.now();
       nextSampleAt = askedAt + Math.max(SAMPLE_INTERVAL_MS, READING_SHARE * (askedAt - startedAt));
       return view.sample(leaving, (backend, name) => quiet.get(backend)?.has(name) === true, now) || isDue;
@@ -92,18 +96,35 @@ function agentsOf(structure: Structure | undefined, membership: Membership): Rea
   return agents;
 }
 
-/** By backend, its servers without a session or a waiting request. */
+/** So many are asked after one by one; of more, their whole backend is cheaper. */
+const MAX_SINGLE_QUESTIONS = 100;
+
+/**
+ * Of these servers, by backend, those without a session or a waiting request.
+ * @param numbers HAProxy's own numbers of the backends, as far as they are known; gets those that had to be asked for
+ */
 export async function findQuiet(
   socket: string,
-  backends: readonly string[],
+  servers: ReadonlyMap<string, readonly ReportedServer[]>,
+  numbers: Map<string, string>,
   signal?: AbortSignal,
 ): Promise<ReadonlyMap<string, ReadonlySet<string>>> {
-  if (backends.length === 0) return new Map();
-  const numbers = await askState(socket, backends, parseNumber, signal);
-  // By its name HAProxy would take the frontend of the same name, which has no servers (seen on 2.6).
-  const questions = backends.map((backend) => `show stat ${numbers.get(backend) ?? backend} 4 -1`);
-  const answers = await converse(socket, questions, signal);
-  return new Map(backends.map((backend, index) => [backend, parseQuiet(answers[index] ?? '')]));
+  const unknown = [...servers.keys()].filter((backend) => !numbers.has(backend));
+  for (const [backend, number] of await askState(socket, unknown, parseNumber, signal))
+    if (number !== undefined) numbers.set(backend, number);
+  const questions = [...servers].flatMap(([backend, wanted]) => {
+    // By its name HAProxy would take the frontend of the same name, which has no servers (seen on 2.6).
+    const number = numbers.get(backend) ?? backend;
+    const ids = wanted.length > MAX_SINGLE_QUESTIONS ? [-1] : wanted.map(({ id }) => id);
+    return ids.map((id) => ({ backend, request: `show stat ${number} 4 ${id}` }));
+  });
+  const quiet = new Map<string, Set<string>>([...servers.keys()].map((backend) => [backend, new Set()]));
+  if (questions.length === 0) return quiet;
+  const requests = questions.map(({ request }) => request);
+  const answers = await converse(socket, requests, signal);
+  for (const [index, { backend }] of questions.entries())
+    for (const name of parseQuiet(answers[index] ?? '')) quiet.get(backend)?.add(name);
+  return quiet;
 }
 
 async function askState<T>(
@@ -112,6 +133,7 @@ async function askState<T>(
   parse: (answer: string) => T,
   signal?: AbortSignal,
 ): Promise<ReadonlyMap<string, T>> {
+  if (backends.length === 0) return new Map();
   const questions = backends.map((backend) => `show servers state ${backend}`);
   const answers = await converse(socket, questions, signal);
   return new Map(backends.map((backend, index) => [backend, parse(answers[index] ?? '')]));
