@@ -85,7 +85,10 @@ describe('the configuration of a registrar that runs', { timeout: 240_000 }, () 
 
     await moveOver(host, 'web', text(two.port));
     await host.untilLogged('health changed', 2);
-    assert.deepEqual(host.seen('web')?.map(({ port }) => port), [one.port]);
+    assert.deepEqual(
+      host.seen('web')?.map(({ port }) => port),
+      [one.port],
+    );
     await one.close();
     await host.becomes('web', []);
   });
