@@ -12,6 +12,7 @@ import { eventually } from '../support/eventually.ts';
 import { type FakeInitSystem, startInitSystem } from '../support/init-system.ts';
 import { type Origin, startHttpOrigin } from '../support/origin.ts';
 import { createRegistrarHost, type RegistrarHost } from '../support/registrar-host.ts';
+import { tandem } from '../support/tandem.ts';
 
 const CHECK = '{ http: { path: /, interval: 50ms, timeout: 5s } }';
 
@@ -221,7 +222,7 @@ describe('an operator of a registrar', { timeout: 240_000 }, () => {
       assert.match(finished.stderr, says);
       assert.equal(finished.stdout, '');
     }
-    assert.notEqual((await host.seen('web'))?.length, 0);
+    assert.notEqual(host.seen('web')?.length, 0);
 
     await host.end(scene.daemon, 'SIGTERM');
     for (const args of [['services'], ['drain', 'web'], ['undrain', '--all'], ['weight', 'web', '1']]) {
@@ -237,7 +238,6 @@ describe('an operator of a registrar', { timeout: 240_000 }, () => {
     const other = path.join(host.directory, 'other.yaml');
     await writeFile(other, host.hostFile.replace('state_dir: state', 'state_dir: other-state'));
 
-    const { tandem } = await import('../support/tandem.ts');
     const refused = await tandem(['register', '--config', other]);
 
     assert.equal(refused.code, 1);

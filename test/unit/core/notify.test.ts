@@ -23,7 +23,10 @@ function createMouth(result: CommandResult = PASSED) {
       });
     },
     release: () => open(),
-    async run([program, ...lines]: readonly string[], options: { env?: Readonly<Record<string, string>> }) {
+    run: async (
+      [program, ...lines]: readonly string[],
+      options: { env?: Readonly<Record<string, string>> },
+    ) => {
       assert.equal(program, 'systemd-notify');
       assert.deepEqual(options.env, { NOTIFY_SOCKET: '/run/notify' });
       words.push(lines.join(' '));

@@ -6,33 +6,29 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 
-import { decodeNerveRecord, type Instance, silentLog } from '@tandem/core';
-import { openRegistrar, type Registrar, type ServiceRegistration } from '@tandem/registrar';
+import { type Instance, silentLog } from '@tandem/core';
+import { openRegistrar, type Registrar } from '@tandem/registrar';
 import type { Announcer, Registry } from '@tandem/registry';
 import { openRegistry } from '@tandem/registry';
 import { createMemoryStore, type MemoryStore } from '@tandem/registry/testing';
 import * as fc from 'fast-check';
 
+import {
+  type File,
+  lineOf,
+  type Name,
+  NAMES,
+  PATHS,
+  type Port,
+  PORTS,
+  untolerated,
+  Wishes,
+  WISHING_HOST,
+} from '../../support/wishes.ts';
 import { createManualClock } from './manual-clock.ts';
 import { createScriptedCheck } from './scripted.ts';
-import { HOST, registration } from './support.ts';
 
 const SECONDS = Number(process.env['TANDEM_FUZZ_SECONDS'] ?? 5);
-const NAMES = ['a', 'b', 'c'] as const;
-const PORTS = [1, 2, 3] as const;
-type Port = (typeof PORTS)[number];
-type Name = (typeof NAMES)[number];
-
-/** What a service file may say; undefined: there is none. */
-interface File {
-  readonly port: Port;
-  readonly path: string;
-  readonly weight: number | undefined;
-  readonly version: string;
-  readonly address: string | undefined;
-  readonly extra: Readonly<Record<string, unknown>>;
-}
-
 type Event =
   | { readonly kind: 'result'; readonly port: Port; readonly result: 'pass' | 'fail' | 'hang' | 'explode' }
   | { readonly kind: 'drain' | 'undrain'; readonly service: Name | undefined }
@@ -46,7 +42,7 @@ const service = fc.constantFrom(...NAMES);
 const weight = fc.option(fc.integer({ min: 0, max: 256 }), { nil: undefined });
 const file = fc.record<File>({
   port: fc.constantFrom(...PORTS),
-  path: fc.constantFrom('/services/x', '/services/y'),
+  path: fc.constantFrom(...PATHS),
   weight,
   version: fc.constantFrom('1', '2'),
   address: fc.constantFrom(undefined, '10.9.9.9'),
@@ -123,7 +119,8 @@ function throughLink(registry: Registry, link: Link): Pick<Registry, 'announce' 
           whenThere(carryOut);
         },
         async agreed(signal) {
-          while (wish !== undefined)
+          const isWished = () => wish !== undefined;
+          while (isWished())
             await new Promise<void>((resolve, reject) => {
               if (signal.aborted) reject(signal.reason as Error);
               signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
@@ -142,14 +139,6 @@ function throughLink(registry: Registry, link: Link): Pick<Registry, 'announce' 
   };
 }
 
-function placeOf({ path, port, address = HOST.address }: File): string {
-  return `${path} ${address}:${port}`;
-}
-
-function isAt(line: string, places: ReadonlySet<string>): boolean {
-  return places.has(line.split(' ').slice(0, 2).join(' '));
-}
-
 class World {
   readonly store: MemoryStore = createMemoryStore();
   readonly clock = createManualClock();
@@ -158,13 +147,12 @@ class World {
     2: createScriptedCheck('fail'),
     3: createScriptedCheck('fail'),
   };
-  readonly files = new Map<Name, File>();
-  /** Where services were before they moved, in this life of the registrar. */
-  readonly former = new Map<Name, Set<string>>();
-  readonly weights = new Map<Name, number>();
-  readonly drained = new Set<Name>();
-  readonly exempt = new Set<Name>();
-  isAllDrained = false;
+  readonly wishes = new Wishes((port) => this.checks[port].result === 'pass', {
+    interval: '100ms',
+    timeout: '50ms',
+    rise: 2,
+    fall: 2,
+  });
   #link: Link = { isAway: false, waiting: new Set() };
   #registry: Registry | undefined;
   #registrar: Registrar | undefined;
@@ -181,14 +169,14 @@ class World {
       { log: silentLog, store: this.store, resumeFile: 'session' },
     );
     this.#registrar = await openRegistrar({
-      host: HOST,
+      host: WISHING_HOST,
       registry: throughLink(this.#registry, this.#link),
       log: silentLog,
       clock: this.clock,
       stateDir: this.#stateDir,
       createCheck: (_config, context) => this.checks[context.port as Port],
     });
-    this.#registrar.update(this.#registrations());
+    this.#registrar.update(this.wishes.registrations());
   }
 
   async end(withdraws: boolean): Promise<void> {
@@ -215,15 +203,18 @@ class World {
       case 'drain':
       case 'undrain':
         return this.#drain(event.kind, event.service);
-      case 'weight':
-        return this.#weigh(event.service, event.weight);
+      case 'weight': {
+        const answer = await this.#registrar?.setWeight(event.service, event.weight);
+        if (answer?.ok === true) this.wishes.weigh(event.service, event.weight);
+        return undefined;
+      }
       case 'file':
-        this.#change(event.service, event.file);
-        this.#registrar?.update(this.#registrations());
+        this.wishes.change(event.service, event.file);
+        this.#registrar?.update(this.wishes.registrations());
         return undefined;
       case 'restart':
         await this.end(event.withdraws);
-        this.former.clear();
+        this.wishes.restart();
         return this.start();
       case 'outage':
         this.#link.isAway = true;
@@ -234,6 +225,11 @@ class World {
     }
   }
 
+  async #drain(kind: 'drain' | 'undrain', service: Name | undefined): Promise<void> {
+    const answer = await this.#registrar?.[kind](service);
+    if (answer?.ok === true) this.wishes[kind](service);
+  }
+
   recover(): void {
     this.#link.isAway = false;
     const waiting = [...this.#link.waiting];
@@ -241,95 +237,8 @@ class World {
     for (const task of waiting) task();
   }
 
-  /** What must stand, and where else something may stand: where a service was that is not up where it shall be. */
-  expected(): { readonly lines: string[]; readonly tolerated: ReadonlySet<string> } {
-    const taken = new Set<string>();
-    const lines: string[] = [];
-    const tolerated = new Set<string>();
-    for (const [name, file] of this.#sorted()) {
-      const place = placeOf(file);
-      // The first has it.
-      if (taken.has(place)) continue;
-      taken.add(place);
-      const isDrained = this.drained.has(name) || (this.isAllDrained && !this.exempt.has(name));
-      if (isDrained) continue;
-      if (this.checks[file.port].result === 'pass') {
-        const own = (file.extra['weight'] as number | undefined) ?? file.weight;
-        lines.push(`${place} ${this.weights.get(name) ?? own ?? '-'} ${file.version}`);
-      } else for (const former of this.former.get(name) ?? []) tolerated.add(former);
-    }
-    return { lines: lines.toSorted(), tolerated };
-  }
-
   standing(): string[] {
-    return ['/services/x', '/services/y']
-      .flatMap((path) =>
-        this.store.below(path).map(({ text }) => {
-          const decoded = decodeNerveRecord(Buffer.from(text));
-          assert.ok(decoded.ok);
-          const { host, port, weight, labels } = decoded.instance;
-          return `${path} ${host}:${port} ${weight ?? '-'} ${labels?.['version']}`;
-        }),
-      )
-      .toSorted();
-  }
-
-  #change(name: Name, file: File | undefined): void {
-    const before = this.files.get(name);
-    if (file === undefined) {
-      this.files.delete(name);
-      this.former.delete(name);
-      return;
-    }
-    this.files.set(name, file);
-    const former = this.former.get(name) ?? new Set();
-    if (before !== undefined) former.add(placeOf(before));
-    former.delete(placeOf(file));
-    this.former.set(name, former);
-  }
-
-  #sorted(): [Name, File][] {
-    return [...this.files].toSorted(([a], [b]) => (a < b ? -1 : 1));
-  }
-
-  #registrations(): ServiceRegistration[] {
-    return this.#sorted().map(([name, { port, path, weight, version, address, extra }]) =>
-      registration(
-        name,
-        {
-          port,
-          ...(weight === undefined ? {} : { weight }),
-          ...(address === undefined ? {} : { address }),
-          labels: { version },
-          checks: [{ tcp: { interval: '100ms', timeout: '50ms', rise: 2, fall: 2 } }],
-          ...extra,
-        },
-        path,
-      ),
-    );
-  }
-
-  async #drain(kind: 'drain' | 'undrain', service: Name | undefined): Promise<void> {
-    const answer = await this.#registrar?.[kind](service);
-    if (answer?.ok !== true) return;
-    if (service === undefined) {
-      this.isAllDrained = kind === 'drain';
-      this.exempt.clear();
-      if (kind === 'undrain') this.drained.clear();
-    } else if (kind === 'drain') {
-      this.drained.add(service);
-      this.exempt.delete(service);
-    } else {
-      this.drained.delete(service);
-      if (this.isAllDrained) this.exempt.add(service);
-    }
-  }
-
-  async #weigh(service: Name, weight: number | undefined): Promise<void> {
-    const answer = await this.#registrar?.setWeight(service, weight);
-    if (answer?.ok !== true) return;
-    if (weight === undefined) this.weights.delete(service);
-    else this.weights.set(service, weight);
+    return PATHS.flatMap((path) => this.store.below(path).map(({ text }) => lineOf(path, text)));
   }
 }
 
@@ -344,12 +253,8 @@ test('for any sequence of results, drains, weights, reloads, restarts and outage
         world.recover();
         // Longer than every limit, hold and slow start.
         await world.clock.advance(15_000);
-        const { lines, tolerated } = world.expected();
-        const standing = world.standing();
-        assert.deepEqual(
-          standing.filter((line) => lines.includes(line) || !isAt(line, tolerated)),
-          lines,
-        );
+        const [standing, expected] = [world.standing(), world.wishes.expected()];
+        assert.deepEqual(untolerated(standing, expected), expected.lines);
         assert.equal(new Set(standing).size, standing.length, 'nothing stands twice');
       } finally {
         await world.end(false);

@@ -36,7 +36,7 @@ test('checks that begin together drift apart, and each keeps its interval on ave
   const clock = createManualClock(random);
   const checks: (Check & { readonly times: number[] })[] = [];
   const createCheck = () => {
-    const check = createTimedCheck(clock.now);
+    const check = createTimedCheck(() => clock.now());
     checks.push(check);
     return check;
   };
@@ -64,7 +64,7 @@ test('after a stall nothing is made up for, and not everything is probed in the 
   const clock = createManualClock();
   const checks: (Check & { readonly times: number[] })[] = [];
   const createCheck = () => {
-    const check = createTimedCheck(clock.now);
+    const check = createTimedCheck(() => clock.now());
     checks.push(check);
     return check;
   };
