@@ -15,24 +15,16 @@ import { freePorts, type RealZooKeeper, startRealZooKeeper } from '../support/re
 import { root } from '../support/tandem.ts';
 import { askWord, connectWire, FLAGS, type WireClient, zk } from '../support/zookeeper-wire.ts';
 import { announceAll } from './nodes.ts';
+import { type Usage, usageOf } from './usage.ts';
 
 const LIMIT_MS = 30_000;
 const START_LIMIT_MS = 120_000;
-/** Linux counts the time of processes in hundredths of a second. */
-const TICK_MS = 10;
 const CODEC = codecFor();
 
 export interface FleetOptions {
   readonly services: number;
   /** Of each service. */
   readonly instances: number;
-}
-
-export interface Usage {
-  readonly cpuMs: number;
-  /** Resident now, and at its worst, in megabytes. */
-  readonly residentMb: number;
-  readonly peakMb: number;
 }
 
 /** One of the instances that a fleet begins with, or one that comes later. */
@@ -172,18 +164,7 @@ discovery: { control: run/discovery.sock }
 
   /** What the daemon has used so far. */
   usage(): Usage {
-    const pid = this.#daemon?.pid ?? 0;
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // proc(5): utime and stime are the 14th and 15th field; the command in its parentheses is the second.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-    const megabytes = (key: string) =>
-      Number(new RegExp(`^${key}:\\s+(\\d+)`, 'm').exec(status)?.[1]) / 1_024;
-    return {
-      cpuMs: (Number(fields[11]) + Number(fields[12])) * TICK_MS,
-      residentMb: megabytes('VmRSS'),
-      peakMb: megabytes('VmHWM'),
-    };
+    return usageOf(this.#daemon?.pid ?? 0);
   }
 
   /** Packets between ZooKeeper and everybody but this benchmark, in both directions. */

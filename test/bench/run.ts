@@ -4,7 +4,20 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 
-const ALL = ['propagation', 'start', 'boot', 'churn', 'scale', 'detection', 'mirror', 'herd', 'blackhole'];
+const ALL = [
+  'propagation',
+  'start',
+  'boot',
+  'churn',
+  'scale',
+  'detection',
+  'mirror',
+  'herd',
+  'blackhole',
+  'probes',
+  'opening',
+  'isolation',
+];
 
 const named = process.argv.slice(2);
 const unknown = named.filter((name) => !ALL.includes(name));
