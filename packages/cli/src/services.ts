@@ -52,8 +52,12 @@ export function summarize(services: readonly Standing[]): string {
     counts.set(kind, (counts.get(kind) ?? 0) + 1);
   }
   const parts = KINDS.flatMap((kind) => (counts.has(kind) ? [`${counts.get(kind)} ${kind}`] : []));
-  const many = services.length === 1 ? '1 service' : `${services.length} services`;
+  const many = countServices(services.length);
   return parts.length === 0 ? many : `${many}: ${parts.join(', ')}`;
+}
+
+export function countServices(count: number): string {
+  return count === 1 ? '1 service' : `${count} services`;
 }
 
 const KINDS = ['announced', 'down', 'drained', 'held down', 'rate limited', 'waiting', 'undecided'] as const;

@@ -52,6 +52,8 @@ export interface NotifyDeps {
   /** Microseconds of the clock that systemd compares with. */
   readonly monotonicUsec?: () => bigint;
   readonly run?: typeof runCommand;
+  /** How long `close` waits for words that are not taken. */
+  readonly closeLimitMs?: number;
 }
 
 const STATUS_EVERY_MS = 2_000;
@@ -131,7 +133,7 @@ function oneLine(text: string): string {
 /** Hands words over, one after the other. */
 function createMouth(
   socket: string,
-  { log, run = runCommand }: NotifyDeps,
+  { log, run = runCommand, closeLimitMs = CLOSE_LIMIT_MS }: NotifyDeps,
 ): { say(word: Word): void; close(): Promise<void> } {
   const waiting: Word[] = [];
   const controller = new AbortController();
@@ -170,7 +172,7 @@ function createMouth(
     async close() {
       isClosed = true;
       // What ends must not be kept by an init system that does not listen.
-      const timer = setTimeout(() => controller.abort(new Error('it does not answer')), CLOSE_LIMIT_MS);
+      const timer = setTimeout(() => controller.abort(new Error('it does not answer')), closeLimitMs);
       await talking;
       clearTimeout(timer);
     },
