@@ -64,19 +64,18 @@ export async function openMemory(file: string, clock: Clock, log: Log): Promise<
   );
   const addresses = new Map(Object.entries(read?.addresses ?? {}));
   let isChanged = false;
+  let writing: Promise<unknown> = Promise.resolve();
   let cancel: (() => void) | undefined;
 
   async function flush(): Promise<void> {
     cancel?.();
     cancel = undefined;
-    if (!isChanged) return;
-    isChanged = false;
-    await stateFile.write({
-      version: 1,
-      boot,
-      services: Object.fromEntries(services),
-      addresses: Object.fromEntries(addresses),
-    });
+    if (isChanged) {
+      isChanged = false;
+      const [all, names] = [Object.fromEntries(services), Object.fromEntries(addresses)];
+      writing = stateFile.write({ version: 1, boot, services: all, addresses: names });
+    }
+    await writing;
   }
   function changed(): void {
     isChanged = true;

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 
 import { createScriptedCheck } from './scripted.ts';
-import { enter, type Scene } from './scene.ts';
+import { enter, type Scene, watchOver } from './scene.ts';
 import { createFakeRegistry, eventually, registration } from './support.ts';
 
 const CHECKS = [{ tcp: { interval: '1s', timeout: '500ms' } }];
@@ -273,14 +273,11 @@ test('before a shutdown everything is withdrawn while the checks go on, and noth
   registrar.update([WEB, DB]);
   await clock.advance(100);
   registry.silence();
-  let isAgreed = false;
-  const begun = registrar.beginShutdown(new AbortController().signal).then(() => {
-    isAgreed = true;
-  });
+  const begun = watchOver(registrar.beginShutdown(new AbortController().signal));
   await clock.advance(1_000);
-  assert.equal(isAgreed, false);
+  assert.equal(begun.isOver, false);
   registry.answer();
-  await begun;
+  await begun.over;
   assert.deepEqual(standing(scene), []);
   assert.deepEqual(drained(scene), [
     ['web', 'shutdown'],

@@ -13,10 +13,10 @@ export interface Scene {
   readonly log: ReturnType<typeof recordLog>;
   readonly registrar: Registrar;
   /** What was asked of the registry since the last look. */
-  news(): string[];
+  readonly news: () => string[];
   /** The weight that stands at a place; `none` without one, undefined where nothing stands. */
-  weight(key: string): number | 'none' | undefined;
-  said(message: string): number;
+  readonly weight: (key: string) => number | 'none' | undefined;
+  readonly said: (message: string) => number;
 }
 
 export interface SceneOptions extends Partial<RegistrarDeps> {
@@ -52,4 +52,14 @@ export async function enter(context: TestContext, options: SceneOptions = {}): P
     },
     said: (message) => log.lines.filter((line) => line.message === message).length,
   };
+}
+
+/** Whether something that is waited for has come true yet. */
+export function watchOver(task: Promise<void>): { readonly isOver: boolean; readonly over: Promise<void> } {
+  const watched = { isOver: false, over: wait() };
+  async function wait(): Promise<void> {
+    await task;
+    watched.isOver = true;
+  }
+  return watched;
 }
