@@ -45,7 +45,7 @@ function formatPlace(service: RegisteredState): string {
 }
 
 /** One line that says it all, such as `12 services: 10 announced, 1 down, 1 drained`. Each is counted once. */
-export function summarize(services: readonly Standing[]): string {
+export function summarize(services: readonly Standing[], mistakes = 0): string {
   const counts = new Map<string, number>();
   for (const service of services) {
     const kind = kindOf(service);
@@ -53,7 +53,8 @@ export function summarize(services: readonly Standing[]): string {
   }
   const parts = KINDS.flatMap((kind) => (counts.has(kind) ? [`${counts.get(kind)} ${kind}`] : []));
   const many = countServices(services.length);
-  return parts.length === 0 ? many : `${many}: ${parts.join(', ')}`;
+  const sum = parts.length === 0 ? many : `${many}: ${parts.join(', ')}`;
+  return mistakes === 0 ? sum : `${sum}; ${mistakes} mistakes in service files`;
 }
 
 export function countServices(count: number): string {
