@@ -54,7 +54,8 @@ export function summarize(services: readonly Standing[], mistakes = 0): string {
   const parts = KINDS.flatMap((kind) => (counts.has(kind) ? [`${counts.get(kind)} ${kind}`] : []));
   const many = countServices(services.length);
   const sum = parts.length === 0 ? many : `${many}: ${parts.join(', ')}`;
-  return mistakes === 0 ? sum : `${sum}; ${mistakes} mistakes in service files`;
+  if (mistakes === 0) return sum;
+  return `${sum}; ${mistakes === 1 ? '1 mistake' : `${mistakes} mistakes`} in service files`;
 }
 
 export function countServices(count: number): string {
