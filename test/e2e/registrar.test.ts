@@ -8,8 +8,11 @@ import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { inDirectory } from '../support/directory.ts';
+import { createDiscoveryHost } from '../support/discovery-host.ts';
 import { eventually } from '../support/eventually.ts';
+import { freePort } from '../support/haproxy.ts';
 import { type FakeInitSystem, startInitSystem } from '../support/init-system.ts';
+import { startLoad } from '../support/load.ts';
 import { type Origin, startHttpOrigin } from '../support/origin.ts';
 import { createRegistrarHost, type RegistrarHost } from '../support/registrar-host.ts';
 import { tandem } from '../support/tandem.ts';
@@ -131,7 +134,7 @@ describe('an operator of a registrar', { timeout: 240_000 }, () => {
     await host.becomes('late', [8002]);
   });
 
-  test('is answered while the registry is away, told what is not confirmed, and has it done when it is back', async () => {
+  test('is answered while the registry is away, and told what is not confirmed', async () => {
     await using scene = await startScene();
     const { host } = scene;
     await host.zookeeper.close();
@@ -146,6 +149,10 @@ describe('an operator of a registrar', { timeout: 240_000 }, () => {
     assert.equal(await done(host, 'drain', 'web'), 'web: drained\n');
     assert.equal(await done(host, 'weight', 'web', '3'), 'web: has the weight 3\n');
     assert.match(await done(host, 'services'), /^registry suspended, 1 service: 1 drained$/m);
+    await host.write('shop', 'service: shop\nregister: { port: 8001, checks: [{ push: { ttl: 1h } }] }\n');
+    await eventually(() => done(host, 'report', 'shop', 'pass'));
+    await eventually(async () => assert.equal((await stateOf(host, 'shop'))['health'], 'up'));
+    assert.equal(await done(host, 'undrain', 'web'), 'web: no longer drained\n');
   });
 
   test('gives a service another weight, over restarts, until it is reset', async () => {
@@ -445,6 +452,37 @@ describe('a registrar that is asked to end', { timeout: 240_000 }, () => {
     const waitedMs = at('stopped') - at('withdrawn, waiting for requests that are under way');
     assert.ok(waitedMs >= 1_490, `it has waited only ${waitedMs} ms`);
     await host.becomes('web', []);
+  });
+
+  test('costs nobody a request, though its services end with it', async () => {
+    await using scene = await startScene(delay('1500ms'));
+    const { host, origin, daemon } = scene;
+    const other = await startHttpOrigin();
+    await using neighbour = await createRegistrarHost('', { name: 'n', zookeeper: host.zookeeper });
+    await using client = await createDiscoveryHost('', host.zookeeper.connectString);
+    try {
+      await neighbour.write('web', `service: web\nregister: { port: ${other.port}, checks: [${CHECK}] }\n`);
+      neighbour.start();
+      const port = await freePort();
+      await client.write('web', `service: web\ndiscover: { listen: ${port}, mode: http }\n`);
+      client.start();
+      await client.becomes('web', [origin.port, other.port]);
+      await using load = startLoad({ port, perSecond: 100 });
+      await eventually(() => assert.ok(load.sent() > 50));
+
+      await host.end(daemon, 'SIGTERM');
+      // As a service does that is stopped after its registrar, in the middle of everything.
+      await origin.close();
+      const before = load.sent();
+      await eventually(() => assert.ok(load.sent() > before + 100));
+      const answers = await load.stop();
+
+      assert.deepEqual(load.failures, []);
+      assert.deepEqual([...answers.keys()].toSorted(), [String(origin.port), String(other.port)].toSorted());
+      assert.deepEqual(client.reloads(), []);
+    } finally {
+      await other.close();
+    }
   });
 
   test('by SIGUSR2 leaves everything to its successor, without any delay', async () => {

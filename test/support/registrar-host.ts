@@ -45,12 +45,15 @@ interface View {
 }
 
 /** @param more lines for the host file */
-export async function createRegistrarHost(more = ''): Promise<RegistrarHost> {
-  const zookeeper = await startEmbeddedZooKeeper({ tickTimeMs: 200 });
+export async function createRegistrarHost(
+  more = '',
+  options: { name?: string; zookeeper?: EmbeddedZooKeeper } = {},
+): Promise<RegistrarHost> {
+  const { name = 'h', zookeeper = await startEmbeddedZooKeeper({ tickTimeMs: 200 }) } = options;
   const directory = await mkdtemp(path.join(tmpdir(), 'tandem-registrar-'));
   const servicesDir = path.join(directory, 'services.d');
   await mkdir(servicesDir);
-  const hostFile = `host: { name: h, address: 127.0.0.1 }
+  const hostFile = `host: { name: ${name}, address: 127.0.0.1 }
 registry: { zookeeper: { servers: ['${zookeeper.connectString}'], session_timeout: 3s } }
 state_dir: state
 discovery: { control: run/discovery.sock }
@@ -156,7 +159,7 @@ ${more}`;
       watching.abort();
       await Promise.all([...views.values()].map(({ ended }) => ended));
       await registry.close();
-      await zookeeper.close();
+      if (options.zookeeper === undefined) await zookeeper.close();
       await rm(directory, { recursive: true, force: true });
     },
   };

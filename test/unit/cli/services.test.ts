@@ -146,6 +146,7 @@ describe('what a registrar sees, for people', () => {
   test('is counted, each service once, for the eyes of systemd', () => {
     assert.equal(summarize([]), '0 services');
     assert.equal(summarize([service('web')]), '1 service: 1 announced');
+    assert.equal(summarize([service('web')], 2), '1 service: 1 announced; 2 mistakes in service files');
     const all = [
       service('a'),
       service('b', { health: 'down', announced: false }),

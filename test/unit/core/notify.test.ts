@@ -179,6 +179,7 @@ describe('a daemon under systemd', () => {
       { socket: '/run/notify' },
       {
         log,
+        closeLimitMs: 50,
         run: (_, { signal }) =>
           new Promise((_resolve, reject) => {
             signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
