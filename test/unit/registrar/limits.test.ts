@@ -182,7 +182,7 @@ describe('flap damping', () => {
     assert.equal(registrar.status()[0]?.flapHold, undefined, 'its deployment may restart it');
     for (let times = 0; times < 2; times += 1) await flap(scene, checks[80]);
     assert.equal(registrar.status()[0]?.flapHold?.count, 1);
-    registrar.update([web({ flap_damping: false })]);
+    registrar.update([web({ flap_damping: { enabled: false } })]);
     await clock.advance(100);
     assert.equal(scene.weight(AT_WEB), 'none', 'let go as soon as nobody wants it held');
   });
