@@ -116,6 +116,7 @@ class HostRegistrar implements Registrar {
       isEnding: () => this.#life !== 'running',
       drainFile: settings.drainFile,
       flapDamping: settings.flapDamping,
+      isLimited: settings.rateLimit !== undefined,
     };
     const optional = createCheck === undefined ? {} : { createCheck };
     this.#claims = createClaims({
