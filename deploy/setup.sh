@@ -42,6 +42,8 @@ missing_packages() {
   command -v nginx >/dev/null || missing="$missing nginx-light"
   [ -e /usr/share/java/zookeeper.jar ] || missing="$missing zookeeper"
   command -v systemd-analyze >/dev/null || missing="$missing systemd"
+  # Listens like systemd in tests.
+  command -v perl >/dev/null || missing="$missing perl-base"
   echo "$missing"
 }
 

@@ -5,6 +5,7 @@ import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { eventually } from '../support/eventually.ts';
+import { startHttpOrigin } from '../support/origin.ts';
 import { createRegistrarHost, type RegistrarHost } from '../support/registrar-host.ts';
 
 function service(name: string, port: number, more = ''): string {
@@ -74,7 +75,6 @@ describe('the configuration of a registrar that runs', { timeout: 240_000 }, () 
   });
 
   test('a port that nobody listens on yet leaves the old one in place until somebody does', async () => {
-    const { startHttpOrigin } = await import('../support/origin.ts');
     const [one, two] = [await startHttpOrigin(), await startHttpOrigin()];
     await using host = await createRegistrarHost();
     const text = (port: number) => service('web', port, '  checks: [{ tcp: { interval: 50ms } }]\n');
@@ -97,7 +97,7 @@ describe('the configuration of a registrar that runs', { timeout: 240_000 }, () 
     await using host = await startHost('web', 'api');
     const before = nodes(host);
 
-    await moveOver(host, 'web', 'service: web\nregister: { prot: 8001 }\n');
+    await moveOver(host, 'web', 'service: web\nregister: { prot: 8001, port: 8001 }\n');
     await host.untilLogged('set a service file aside');
     const [entry] = host.logged('set a service file aside');
     assert.equal(entry?.['line'], 2);

@@ -12,16 +12,21 @@ export interface FakeInitSystem extends AsyncDisposable {
 
 // Node.js has no unix datagrams; perl is on every Debian. Descriptors that come along are closed: that is how
 // systemd-notify knows that its message was taken.
-const RECEIVER = `use Socket; $| = 1;
+const RECEIVER = [
+  'perl',
+  '-e',
+  `use Socket; $| = 1;
 socket(my $socket, AF_UNIX, SOCK_DGRAM, 0) or die $!;
 bind($socket, pack_sockaddr_un($ARGV[0])) or die $!;
 print "listening\\n";
-while (defined recv($socket, my $message, 65536, 0)) { $message =~ s/\\n/\\t/g; print "$message\\n"; }`;
+while (defined recv($socket, my $message, 65536, 0)) { $message =~ s/\\n/\\t/g; print "$message\\n"; }`,
+] as const;
 
 /** Listens in a directory until it is disposed of. */
 export async function startInitSystem(directory: string): Promise<FakeInitSystem> {
   const socket = path.join(directory, 'notify.sock');
-  const receiver = spawn('perl', ['-e', RECEIVER, socket], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const [program, ...args] = RECEIVER;
+  const receiver = spawn(program, [...args, socket], { stdio: ['ignore', 'pipe', 'inherit'] });
   const gone = once(receiver, 'exit');
   const lines = createInterface(receiver.stdout);
   const received: string[][] = [];

@@ -32,7 +32,7 @@ export interface RegistrarHost extends AsyncDisposable {
   command(...args: string[]): Promise<Finished>;
   /** What another host sees of a service by now; begins to look at the first call. */
   seen(service: string): readonly Instance[] | undefined;
-  /** Every state in which another host has seen a service, as sorted ports, since it began to look. */
+  /** Every state in which another host has seen a service, as sorted ports, since it was there first. */
   history(service: string): readonly string[];
   /** Resolves when another host sees just these ports. */
   becomes(service: string, ports: readonly number[]): Promise<void>;
@@ -45,12 +45,15 @@ interface View {
 }
 
 /** @param more lines for the host file */
-export async function createRegistrarHost(more = ''): Promise<RegistrarHost> {
-  const zookeeper = await startEmbeddedZooKeeper({ tickTimeMs: 200 });
+export async function createRegistrarHost(
+  more = '',
+  options: { name?: string; zookeeper?: EmbeddedZooKeeper } = {},
+): Promise<RegistrarHost> {
+  const { name = 'h', zookeeper = await startEmbeddedZooKeeper({ tickTimeMs: 200 }) } = options;
   const directory = await mkdtemp(path.join(tmpdir(), 'tandem-registrar-'));
   const servicesDir = path.join(directory, 'services.d');
   await mkdir(servicesDir);
-  const hostFile = `host: { name: h, address: 127.0.0.1 }
+  const hostFile = `host: { name: ${name}, address: 127.0.0.1 }
 registry: { zookeeper: { servers: ['${zookeeper.connectString}'], session_timeout: 3s } }
 state_dir: state
 discovery: { control: run/discovery.sock }
@@ -87,7 +90,7 @@ ${more}`;
     view.ended = (async () => {
       for await (const { instances } of registry.watch(`/services/${service}`, watching.signal)) {
         view.current = instances;
-        view.history.push(portsOf(instances));
+        if (instances.length > 0 || view.history.length > 0) view.history.push(portsOf(instances));
       }
     })();
     return view;
@@ -156,7 +159,7 @@ ${more}`;
       watching.abort();
       await Promise.all([...views.values()].map(({ ended }) => ended));
       await registry.close();
-      await zookeeper.close();
+      if (options.zookeeper === undefined) await zookeeper.close();
       await rm(directory, { recursive: true, force: true });
     },
   };

@@ -51,6 +51,11 @@ export interface Services {
   readonly files: number;
   readonly problems: readonly ConfigProblem[];
   /**
+   * False while a file is set aside of which nobody knows what it has said before: what an earlier life has done may
+   * have been for just that file.
+   */
+  readonly isComplete: boolean;
+  /**
    * False while their directory could never be read and nobody remembers what was in it: that there are no services
    * then means nothing.
    */
@@ -78,13 +83,17 @@ export function createServiceFiles(settings: HostSettings, memory?: ServiceMemor
   const reserved = { file: settings.file, claims: hostClaims(settings) };
   let lastGood: ReadonlyMap<string, ReadFile> | undefined;
   let isKnown = false;
+  /** The files that were in force in an earlier life, if that is known: no other has done anything. */
+  let earlier: ReadonlySet<string> | undefined;
 
   /** What was in force in an earlier life, as far as it still makes sense. */
   async function recall(): Promise<ReadonlyMap<string, ReadFile>> {
     const remembered = await memory?.recall();
     isKnown = remembered !== undefined;
+    const fileOf = (name: string) => path.join(settings.servicesDir, name);
+    earlier = remembered && new Set([...remembered.keys()].map(fileOf));
     const files = [...(remembered ?? [])].flatMap(([name, text]): [string, ReadFile][] => {
-      const file = path.join(settings.servicesDir, name);
+      const file = fileOf(name);
       const parsed = parseYaml(text, file, ServiceFile);
       const isUsable = parsed.ok && misfitsOf(settings, file, parsed.value).length === 0;
       return isUsable ? [[file, readFileOf(settings, parsed.value, text)]] : [];
@@ -116,12 +125,14 @@ export function createServiceFiles(settings: HostSettings, memory?: ServiceMemor
       const { chosen, conflicts } = settleClaims(current, before, reserved);
       lastGood = chosen;
       const found = await Promise.all([...unusable, ...conflicts.map(conflictOf)].map(describe));
+      const aside = [...broken, ...unusable.map(({ file }) => file), ...conflicts.map(({ file }) => file)];
       const files = [...chosen].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, file]) => file);
       return {
         registrations: files.flatMap(({ registration = [] }) => registration),
         discovered: files.flatMap(({ discovered = [] }) => discovered),
         files: loaded.size + broken.length,
         problems: [...problems, ...found],
+        isComplete: isReadable && aside.every((file) => chosen.has(file) || earlier?.has(file) === false),
         isKnown,
       };
     },

@@ -45,15 +45,21 @@ function formatPlace(service: RegisteredState): string {
 }
 
 /** One line that says it all, such as `12 services: 10 announced, 1 down, 1 drained`. Each is counted once. */
-export function summarize(services: readonly Standing[]): string {
+export function summarize(services: readonly Standing[], mistakes = 0): string {
   const counts = new Map<string, number>();
   for (const service of services) {
     const kind = kindOf(service);
     counts.set(kind, (counts.get(kind) ?? 0) + 1);
   }
   const parts = KINDS.flatMap((kind) => (counts.has(kind) ? [`${counts.get(kind)} ${kind}`] : []));
-  const many = services.length === 1 ? '1 service' : `${services.length} services`;
-  return parts.length === 0 ? many : `${many}: ${parts.join(', ')}`;
+  const many = countServices(services.length);
+  const sum = parts.length === 0 ? many : `${many}: ${parts.join(', ')}`;
+  if (mistakes === 0) return sum;
+  return `${sum}; ${mistakes === 1 ? '1 mistake' : `${mistakes} mistakes`} in service files`;
+}
+
+export function countServices(count: number): string {
+  return count === 1 ? '1 service' : `${count} services`;
 }
 
 const KINDS = ['announced', 'down', 'drained', 'held down', 'rate limited', 'waiting', 'undecided'] as const;

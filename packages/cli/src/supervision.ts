@@ -23,8 +23,10 @@ export function superviseDaemon(options: {
   readonly notify: Pick<Notify, 'alive' | 'isHeard' | 'status'>;
   readonly heartbeatFile: string | undefined;
   readonly log: Log;
+  /** Default: a second. */
+  readonly beatMs?: number;
 }): () => void {
-  const { look, onReady, notify, heartbeatFile, log } = options;
+  const { look, onReady, notify, heartbeatFile, log, beatMs = BEAT_MS } = options;
   const heartbeat = heartbeatFile === undefined ? undefined : createHeartbeat(heartbeatFile, log);
   let wasReady = false;
 
@@ -49,6 +51,6 @@ export function superviseDaemon(options: {
   }
 
   beat();
-  const timer = setInterval(beat, BEAT_MS);
+  const timer = setInterval(beat, beatMs);
   return () => clearInterval(timer);
 }

@@ -23,7 +23,10 @@ function createMouth(result: CommandResult = PASSED) {
       });
     },
     release: () => open(),
-    async run([program, ...lines]: readonly string[], options: { env?: Readonly<Record<string, string>> }) {
+    run: async (
+      [program, ...lines]: readonly string[],
+      options: { env?: Readonly<Record<string, string>> },
+    ) => {
       assert.equal(program, 'systemd-notify');
       assert.deepEqual(options.env, { NOTIFY_SOCKET: '/run/notify' });
       words.push(lines.join(' '));
@@ -176,6 +179,7 @@ describe('a daemon under systemd', () => {
       { socket: '/run/notify' },
       {
         log,
+        closeLimitMs: 50,
         run: (_, { signal }) =>
           new Promise((_resolve, reject) => {
             signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });

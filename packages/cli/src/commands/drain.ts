@@ -29,10 +29,9 @@ export const drainCommand: CommandModule<object, DrainArguments> = {
         type: 'string',
         describe: `Until the registry has confirmed, or so long (default: ${formatDuration(DEFAULT_WAIT_MS)})`,
       })
-      .check(checkOneOrAll)
-      .check(({ wait }) => {
-        waitOf(wait);
-        return true;
+      .check((args) => {
+        waitOf(args.wait);
+        return checkOneOrAll(args);
       })
       .options(daemonOptions('registrar'))
       .example('$0 drain payments', 'No host sends new requests to it once the registry knows')

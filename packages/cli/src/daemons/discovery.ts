@@ -6,6 +6,7 @@ import { openRegistry } from '@tandem/registry';
 
 import { discoveryRoutes } from '../control/discovery-routes.ts';
 import { type DaemonContext, makeDirectory, runDaemon } from '../daemon.ts';
+import { countServices } from '../services.ts';
 import { superviseDaemon } from '../supervision.ts';
 
 /** The discovery daemon in the foreground. HAProxy goes on when it ends, unless `haproxy.on_exit` says `stop`. */
@@ -71,7 +72,7 @@ function supervise(discovery: Discovery, context: DaemonContext): () => void {
     const isServing = phase === 'serving' && haproxy.applied !== undefined;
     const version = haproxy.running?.version ?? 'is not seen';
     const status = isServing
-      ? `${services.length} services, HAProxy ${version}`
+      ? `${countServices(services.length)}, HAProxy ${version}`
       : 'waiting for first answers';
     return { at: now, isServing, status };
   }

@@ -57,7 +57,7 @@ export function runRegistrar(configFile: string): Promise<void> {
           registrar.update(registrations, { isComplete: problems.length === 0 }),
         );
         start();
-        await runUntilEnd(registrar, context);
+        await runUntilEnd(registrar, followed, context);
         await registrar.stop();
       } finally {
         await control.close();
@@ -69,7 +69,11 @@ export function runRegistrar(configFile: string): Promise<void> {
   });
 }
 
-async function runUntilEnd(registrar: Registrar, context: DaemonContext): Promise<void> {
+async function runUntilEnd(
+  registrar: Registrar,
+  { problems }: FollowedServices,
+  context: DaemonContext,
+): Promise<void> {
   const { settings, log, signal, ending, notify, becomeReady } = context;
   const { heartbeatFile, shutdownDelayMs } = settings.registrar;
   const stopSupervision = superviseDaemon({
@@ -77,7 +81,7 @@ async function runUntilEnd(registrar: Registrar, context: DaemonContext): Promis
     look: () => ({
       isReady: true,
       isAlive: registrar.overdue().length === 0,
-      status: () => summarize(registrar.status()),
+      status: () => summarize(registrar.status(), problems().length),
     }),
     onReady: becomeReady,
     notify,

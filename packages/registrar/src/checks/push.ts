@@ -11,11 +11,14 @@ import {
   scheduleKeys,
   toSchedule,
 } from '../check.ts';
-import type { Report } from '../reports.ts';
+import type { Inbox, Report } from '../reports.ts';
 
-/** How much later than `ttl` a probe is taken for one that hangs: it ends by itself. */
+/** A probe ends by itself after `ttl`, or after a stall of this process twice that; so much later it hangs. */
 const SLACK_MS = 1_000;
+/** The service sets the pace, but a flood of reports has its limit. */
 const PACE_MS = 10;
+/** A deadline that passes so much later tells of a stall of this process: what has come meanwhile is not read yet. */
+const STALL_MS = 50;
 
 const { interval: _interval, timeout: _timeout, ...limitKeys } = scheduleKeys;
 
@@ -33,8 +36,7 @@ export const PushSection = z
   .transform(({ name, ttl, ...limits }) => ({
     name,
     ttlMs: ttl,
-    // The service sets the pace; a flood of reports has its limit.
-    schedule: toSchedule({ interval: PACE_MS, timeout: ttl + SLACK_MS, ...limits }),
+    schedule: toSchedule({ interval: PACE_MS, timeout: 2 * ttl + SLACK_MS, ...limits }),
   }));
 
 export type PushConfig = z.output<typeof PushSection>;
@@ -47,20 +49,26 @@ export function createPushCheck({ name, ttlMs }: PushConfig, context: CheckConte
     kind: 'push',
     async probe(signal) {
       if (signal.aborted) return CALLED_OFF;
-      try {
-        const report = await withDeadline(signal, ttlMs, (signal) => inbox.next(signal));
-        return report === undefined ? quiet() : resultOf(report);
-      } catch (error) {
-        if (signal.aborted || isTandemError(error, 'DEADLINE_EXCEEDED')) return quiet();
-        throw error;
-      }
-
-      function quiet(): ProbeResult {
-        return signal.aborted ? CALLED_OFF : silence;
-      }
+      const dueAt = performance.now() + ttlMs;
+      let report = await nextReport(inbox, ttlMs, signal);
+      const lateMs = performance.now() - dueAt;
+      if (report === undefined && lateMs > STALL_MS)
+        report = await nextReport(inbox, Math.min(ttlMs, lateMs), signal);
+      if (signal.aborted) return CALLED_OFF;
+      return report === undefined ? silence : resultOf(report);
     },
     close: () => inbox.close(),
   };
+}
+
+/** Undefined when none comes within the time, or before the signal is aborted. */
+async function nextReport(inbox: Inbox, ms: number, signal: AbortSignal): Promise<Report | undefined> {
+  try {
+    return await withDeadline(signal, ms, (signal) => inbox.next(signal));
+  } catch (error) {
+    if (signal.aborted || isTandemError(error, 'DEADLINE_EXCEEDED')) return undefined;
+    throw error;
+  }
 }
 
 function resultOf({ status, reason }: Report): ProbeResult {
