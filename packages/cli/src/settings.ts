@@ -21,7 +21,7 @@ import {
   HaproxySection,
   resolveOutputFiles,
 } from '@tandem/discovery';
-import { RegistrarSection, type RegistrarSettings } from '@tandem/registrar';
+import { RegistrarSection, type RegistrarSettings, resolveFinderFiles } from '@tandem/registrar';
 import {
   findRegistryProblems,
   type RegistryConfig,
@@ -96,7 +96,11 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
       registry: resolveRegistryFiles(registry, absolute),
       servicesDir: absolute(services_dir),
       stateDir: absolute(state_dir),
-      registrar: { ...registrar, control: absolute(registrarControl) },
+      registrar: {
+        ...registrar,
+        ...resolveFinderFiles(registrar, absolute),
+        control: absolute(registrarControl),
+      },
       discovery: { ...resolveOutputFiles(discovery, absolute), control: absolute(control) },
       haproxy: located,
       log,

@@ -9,7 +9,7 @@ import {
 } from '@tandem/core';
 import type { AnnounceOptions, Announcer, Registry } from '@tandem/registry';
 
-import type { ServiceRegistration } from './config.ts';
+import { placeKey, type ServiceRegistration } from './config.ts';
 import type { Health } from './health.ts';
 import { type Clock, systemClock } from './probe-loop.ts';
 import { type CheckFactory, type CheckStatus, createService, type Service } from './service.ts';
@@ -17,6 +17,8 @@ import { type CheckFactory, type CheckStatus, createService, type Service } from
 export interface ServiceStatus {
   readonly service: string;
   readonly path: string;
+  /** What it was found in if not in a service file, such as `container web-1 (4c91be4b51c3)`. */
+  readonly origin?: string;
   readonly host: string;
   readonly port: number;
   readonly health: Health;
@@ -100,10 +102,10 @@ class HostRegistrar implements Registrar {
     for (const [key, registration] of wanted) this.#want(key, registration);
     // Whoever waits for a place cannot take over before it is free.
     const successors = [...wanted].filter(([key]) => this.#claims.has(key));
-    const names = new Set(successors.map(([, { service }]) => service));
+    const movers = new Set(successors.map(([, registration]) => moverKey(registration)));
     for (const [key, claim] of this.#claims) {
       if (wanted.has(key) || claim.state.kind === 'leaving') continue;
-      if (names.has(claim.registration.service)) claim.state = { kind: 'outgoing' };
+      if (movers.has(moverKey(claim.registration))) claim.state = { kind: 'outgoing' };
       else this.#leave(key, claim);
     }
     for (const [key, claim] of this.#claims) if (claim.service.isAnnounced) this.#succeed(key);
@@ -146,6 +148,7 @@ class HostRegistrar implements Registrar {
       return {
         service: registration.service,
         path: registration.path,
+        ...(registration.origin === undefined ? {} : { origin: registration.origin }),
         host: this.#deps.host.address,
         port: registration.config.port,
         health: service.health,
@@ -245,7 +248,7 @@ class HostRegistrar implements Registrar {
   #predecessors({ registration }: Claim): [string, Claim][] {
     return [...this.#claims].filter(
       ([, { state, registration: other }]) =>
-        state.kind === 'outgoing' && other.service === registration.service,
+        state.kind === 'outgoing' && moverKey(other) === moverKey(registration),
     );
   }
 
@@ -289,6 +292,7 @@ class HostRegistrar implements Registrar {
   }
 }
 
-function placeKey({ path, config }: ServiceRegistration): string {
-  return `${path} ${config.port}`;
+/** What stays the same when a service moves. Two containers of one service are no move of each other. */
+function moverKey({ service, origin = '' }: ServiceRegistration): string {
+  return `${service} ${origin}`;
 }

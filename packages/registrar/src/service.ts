@@ -63,7 +63,9 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
   let said: Instance | undefined | 'undecided' = 'undecided';
 
   function health(): Health {
-    return combineHealth(running.map(({ loop }) => loop.health));
+    const { finding } = current;
+    const found = finding === undefined ? [] : [finding.health];
+    return combineHealth([...running.map(({ loop }) => loop.health), ...found]);
   }
 
   function decide(): void {
@@ -113,6 +115,7 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
   apply();
   return {
     update(registration, successor) {
+      tellFinding(deps.log, current, registration);
       current = registration;
       if (successor !== undefined) {
         announcer = successor;
@@ -126,12 +129,25 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
     get isAnnounced() {
       return said !== undefined && said !== 'undecided';
     },
-    checks: () => running.map(({ config, loop }, index) => statusOf(config, index, loop)),
+    checks: () => [
+      ...running.map(({ config, loop }, index) => statusOf(config, index, loop)),
+      ...(current.finding === undefined ? [] : [current.finding]),
+    ],
     async stop() {
       stopped = true;
       await Promise.all([ended, ...running.map(({ loop }) => loop.stop())]);
     },
   };
+}
+
+/** Like the results of checks, it is told when it changes. */
+function tellFinding(
+  log: Log,
+  before: ServiceRegistration,
+  { service, origin, finding }: ServiceRegistration,
+): void {
+  if (finding === undefined || before.finding?.health === finding.health) return;
+  log.info({ service, origin, ...finding }, 'health changed');
 }
 
 function statusOf(config: CheckConfig, index: number, loop: ProbeLoop): CheckStatus {

@@ -1,8 +1,8 @@
 import path from 'node:path';
 
 import { messageOf } from '@tandem/core';
-import { createRegistrar } from '@tandem/registrar';
-import { openRegistry } from '@tandem/registry';
+import { createFinders, createRegistrar, followAllServices } from '@tandem/registrar';
+import { openRegistry, servicePath } from '@tandem/registry';
 
 import { invalidConfig, runDaemon } from '../daemon.ts';
 import { announcedHost } from '../settings.ts';
@@ -17,10 +17,18 @@ export function runRegistrar(configFile: string): Promise<void> {
     const resumeFile = path.join(settings.stateDir, 'registrar-session.json');
     const registry = await openRegistry(settings.registry, { log, resumeFile });
     const registrar = createRegistrar({ host: host.value, registry, log });
+    const pathOf = (service: string) => servicePath(settings.registry, service);
+    const all = followAllServices({
+      finders: createFinders(settings.registrar, { address: host.value.address, pathOf, log }),
+      update: (services, options) => registrar.update(services, options),
+      log,
+      signal,
+    });
     await followServices(({ registrations, problems }) =>
-      registrar.update(registrations, { isComplete: problems.length === 0 }),
+      all.takeFiles(registrations, { isComplete: problems.length === 0 }),
     );
     await aborted(signal);
+    await all.end();
     if (ending() === 'stop') {
       try {
         await registrar.withdrawAll(AbortSignal.timeout(WITHDRAW_DEADLINE_MS));
