@@ -61,7 +61,7 @@ export function toSchedule(keys: z.output<z.ZodObject<typeof scheduleKeys>>): Sc
 
 export const PASS: ProbeResult = { ok: true };
 
-export function failure(reason: string): ProbeResult {
+export function failure(reason: string): Extract<ProbeResult, { ok: false }> {
   return { ok: false, reason };
 }
 

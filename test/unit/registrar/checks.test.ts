@@ -332,15 +332,16 @@ describe('checks in a service file', () => {
   test('must have exactly one kind, and the kinds are named', () => {
     assert.match(
       problemsOf('- {}').join('\n'),
-      /^3:3 checks\[0\]: must have exactly one kind of check \(known: http, tcp, command\)/,
+      /^3:3 checks\[0\]: must have exactly one kind of check \(known: http, tcp, .*\)/,
     );
     assert.match(problemsOf('- { tcp: {}, http: { path: / } }').join('\n'), /exactly one kind/);
   });
 
   test('with a mistyped kind say which one was meant', () => {
-    assert.deepEqual(problemsOf('- htpp: { path: / }'), [
-      '3:3 checks[0]: "htpp" is not known here. Known: http, tcp, command. Did you mean "http"?',
-    ]);
+    assert.match(
+      problemsOf('- htpp: { path: / }').join('\n'),
+      /^3:3 checks\[0\]: "htpp" is not known here\. Known: http, tcp, .*\. Did you mean "http"\?$/,
+    );
   });
 
   test('are refused where they could not work', () => {
@@ -356,7 +357,11 @@ describe('checks in a service file', () => {
       ['- http: { path: /, method: FETCH }', /Known: GET, HEAD, OPTIONS, POST/],
       ['- http: { path: /, expect_status: 99 }', /expect_status: must be at least 200/],
       ['- http: { path: /, expect_status: [200, 99] }', /expect_status\[1\]: must be at least 200/],
-      ['- tcp: { host: localhost }', /must be an IPv4 or IPv6 address/],
+      [
+        '- tcp: { host: "no name" }',
+        /must be an IPv4 or IPv6 address, or the name of a host, found "no name"/,
+      ],
+      ['- tcp: { host: "127.1" }', /must be an IPv4 or IPv6 address, or the name of a host/],
       ['- tcp: { rise: 0 }', /must be at least 1/],
       ['- tcp: { interval: 2 }', /must be a duration/],
       ['- tcp: { interval: 1ms }', /must be between 10ms and 24h/],

@@ -1,26 +1,31 @@
 import * as z from 'zod';
 
 import type { Check, CheckContext, Schedule } from '../check.ts';
-import { type CommandConfig, CommandSection, createCommandCheck } from './command.ts';
-import { createHttpCheck, type HttpConfig, HttpSection } from './http.ts';
-import { createTcpCheck, type TcpConfig, TcpSection } from './tcp.ts';
+import { CommandSection, createCommandCheck } from './command.ts';
+import { createHttpCheck, HttpSection } from './http.ts';
+import { createNoopCheck, NoopSection } from './noop.ts';
+import { createTcpCheck, TcpSection } from './tcp.ts';
 
-/** Every kind of check: a key in the configuration, its schema here, its factory below. */
+/** Every kind of check: its key in the configuration, its schema, its factory, and what it looks at. */
 const KINDS = {
-  http: HttpSection.optional().describe('a request whose status says how the service is'),
-  tcp: TcpSection.optional().describe('a connection to the port of the service'),
-  command: CommandSection.optional().describe('a program whose exit status says how the service is'),
+  http: kind(HttpSection, createHttpCheck, 'a request whose answer says how the service is'),
+  tcp: kind(TcpSection, createTcpCheck, 'a connection to the port of the service'),
+  command: kind(CommandSection, createCommandCheck, 'a program whose exit status says how the service is'),
+  noop: kind(NoopSection, createNoopCheck, 'nothing: it always passes'),
 };
 
+type Kinds = typeof KINDS;
+
 /** One check as it was configured: plain data, equal when its meaning is equal. */
-export type CheckConfig =
-  | { readonly kind: 'http'; readonly options: HttpConfig }
-  | { readonly kind: 'tcp'; readonly options: TcpConfig }
-  | { readonly kind: 'command'; readonly options: CommandConfig };
+export type CheckConfig = {
+  [K in keyof Kinds]: { readonly kind: K; readonly options: z.output<Kinds[K]['section']> };
+}[keyof Kinds];
 
 /** One entry of `checks`: a map with a single key, the kind. */
-export const CheckSection = z.strictObject(KINDS).transform((entry, context): CheckConfig => {
-  const given = configsOf(entry);
+export const CheckSection = z.strictObject(shapeOf(KINDS)).transform((entry, context): CheckConfig => {
+  const given = Object.entries(entry)
+    .filter(([, options]) => options !== undefined)
+    .map(([kind, options]) => ({ kind, options }) as CheckConfig);
   const [only] = given;
   // A mistyped kind has been named already.
   if (context.issues.length > 0) return z.NEVER;
@@ -30,27 +35,40 @@ export const CheckSection = z.strictObject(KINDS).transform((entry, context): Ch
   return z.NEVER;
 });
 
-function configsOf(entry: z.output<z.ZodObject<typeof KINDS>>): CheckConfig[] {
-  const { http, tcp, command } = entry;
-  return [
-    ...(http === undefined ? [] : [{ kind: 'http', options: http } as const]),
-    ...(tcp === undefined ? [] : [{ kind: 'tcp', options: tcp } as const]),
-    ...(command === undefined ? [] : [{ kind: 'command', options: command } as const]),
-  ];
-}
-
 /** Makes a configured check ready to probe. */
-export function createCheck(config: CheckConfig, context: CheckContext): Check {
-  switch (config.kind) {
-    case 'http':
-      return createHttpCheck(config.options, context);
-    case 'tcp':
-      return createTcpCheck(config.options, context);
-    case 'command':
-      return createCommandCheck(config.options);
-  }
+export function createCheck({ kind, options }: CheckConfig, context: CheckContext): Check {
+  return KINDS[kind].create(options, context);
 }
 
 export function scheduleOf(config: CheckConfig): Schedule {
   return config.options.schedule;
+}
+
+interface Kind<S extends z.ZodType> {
+  readonly section: S;
+  readonly description: string;
+  /** The options are what the section has made of a file. */
+  create(options: unknown, context: CheckContext): Check;
+}
+
+function kind<S extends z.ZodType<{ readonly schedule: Schedule }>>(
+  section: S,
+  create: (options: z.output<S>, context: CheckContext) => Check,
+  description: string,
+): Kind<S> {
+  return {
+    section,
+    description,
+    create: (options, context) => create(options as z.output<S>, context),
+  };
+}
+
+/** Every kind may be there; which one is there decides. */
+function shapeOf(kinds: Readonly<Record<string, Kind<z.ZodType>>>): Record<string, z.ZodOptional> {
+  return Object.fromEntries(
+    Object.entries(kinds).map(([name, { section, description }]) => [
+      name,
+      section.optional().describe(description),
+    ]),
+  );
 }
