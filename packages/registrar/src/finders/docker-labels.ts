@@ -63,7 +63,7 @@ export function readContainer(container: FoundContainer, options: LabelOptions):
     .toSorted(([a], [b]) => (a < b ? -1 : 1));
   const problem = (label: string, { reason, remedy }: Refusal): LabelProblem => ({
     container: container.name,
-    label: printable(label),
+    label: printable(label.replace(/\.$/, '')),
     reason,
     ...(remedy === undefined ? {} : { remedy }),
   });
@@ -130,7 +130,8 @@ function readService(container: FoundContainer, group: Group, options: LabelOpti
   const containerPort = readPort(inside);
   if (containerPort === undefined)
     return refuse('port', `must be a port, 1 to 65535, found ${JSON.stringify(inside)}`);
-  const binding = bindingOf(container, containerPort, options.address);
+  const { address = options.address } = rest;
+  const binding = bindingOf(container, containerPort, String(address));
   if (binding === undefined) return refuse('port', ...unpublished(containerPort));
 
   const checks: LabelValue[] = [];
@@ -364,7 +365,7 @@ function locateCheck(
 }
 
 function isOwn(host: string, address: string): boolean {
-  return host === address || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+  return [address, 'localhost', '::1'].includes(host) || (isIP(host) === 4 && host.startsWith('127.'));
 }
 
 /** Undefined where the default of the checks, the loopback, is as good. */
