@@ -215,9 +215,8 @@ function createContainerReader(daemon: DockerDaemon, log: Log): ContainerReader 
     const answer = await daemon.get(`/containers/${id}/json`, signal);
     if (!answer.ok) return { kind: 'away', reason: answer.reason };
     if (answer.status === 404) return { kind: 'gone' };
-    const inspected =
-      answer.status === 200 ? readInspected(parseJson(answer.body.toString('utf8'))) : undefined;
-    if (inspected === undefined) return { kind: 'refused', reason: `status ${answer.status}` };
+    if (answer.status !== 200) return { kind: 'refused', reason: `status ${answer.status}` };
+    const inspected = readInspected(parseJson(answer.body.toString('utf8')));
     if (inspected.kind === 'seen')
       natures.set(id, { isOnHost: inspected.isOnHost, hasHealthCheck: inspected.health !== 'none' });
     return inspected;
@@ -260,9 +259,10 @@ type Look =
   | { readonly kind: 'refused'; readonly reason: string }
   | { readonly kind: 'away'; readonly reason: string };
 
-/** An answer to `GET /containers/ID/json`; undefined when it is none. */
-function readInspected(answer: unknown): Look | undefined {
-  if (!isObject(answer) || !isObject(answer['State'])) return undefined;
+/** An answer to `GET /containers/ID/json`. */
+function readInspected(answer: unknown): Look {
+  if (!isObject(answer) || !isObject(answer['State']))
+    return { kind: 'refused', reason: 'the answer does not tell of a container' };
   const { State: state, HostConfig: config } = answer;
   const { Status: status, Health: health } = state;
   if (typeof status === 'string' && status !== 'running') return { kind: 'gone' };
