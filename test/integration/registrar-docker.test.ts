@@ -23,8 +23,9 @@ import {
 import { eventually } from '../support/eventually.ts';
 import { type LogEntry, recordingLog } from '../support/haproxy.ts';
 import { answerJson } from '../support/http-backend.ts';
+import { idOf } from '../support/docker-api.ts';
 import { startHttpOrigin } from '../support/origin.ts';
-import { openTestRegistry } from '../support/registries.ts';
+import { noSurprises, openTestRegistry } from '../support/registries.ts';
 
 let zookeeper: EmbeddedZooKeeper;
 let scenes = 0;
@@ -32,6 +33,7 @@ before(async () => {
   zookeeper = await startEmbeddedZooKeeper();
 });
 after(() => zookeeper.close());
+noSurprises();
 
 /** A probe succeeds at once, and the next one never comes within a test. */
 const RARELY = '1h';
@@ -379,5 +381,20 @@ describe('a daemon that talks nonsense', () => {
       containers.api.answerWith(undefined);
       containers.start(2, web(32_002));
       await announces(32_001, 32_002, 32_003);
+    }));
+
+  test('one container over which it hangs holds up the others for a moment only', () =>
+    withRegistrar('podman', async ({ containers, announces, history }) => {
+      await LISTENING(containers);
+      containers.start(1, web(32_001, { health: 'healthy' }));
+      await announces(32_001);
+      containers.api.hangOver(`/containers/${idOf(1)}/json`);
+      containers.start(2, web(32_002));
+      await announces(32_001, 32_002);
+      containers.die(2);
+      await announces(32_001);
+      containers.die(1);
+      await announces();
+      assert.deepEqual(history.slice(-4), ['32001', '32001 32002', '32001', '']);
     }));
 });

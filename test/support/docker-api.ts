@@ -16,6 +16,8 @@ export interface DockerApi extends HttpBackend {
   readonly emitRaw: (bytes: string | Buffer) => void;
   /** Answers every list with this instead; undefined: as usual. */
   readonly answerWith: (answer: ((response: ServerResponse) => void) | undefined) => void;
+  /** Never answers a question with this path. */
+  readonly hangOver: (path: string) => void;
   /** Listeners that are connected. */
   readonly listeners: () => number;
   /** How often it was asked for its containers. */
@@ -31,11 +33,13 @@ export async function startDockerApi(place: BackendPlace = {}): Promise<DockerAp
   const madeOf = new Map<string, string>();
   const inspections = new Map<string, unknown>();
   let containers: readonly unknown[] = [];
+  const hanging = new Set<string>();
   let answer: ((response: ServerResponse) => void) | undefined;
 
   const backend = await startHttpBackend((request, response) => {
     const url = new URL(request.url ?? '/', 'http://docker');
     const inspected = /^\/containers\/([0-9a-f]{64})\/json$/.exec(url.pathname)?.[1];
+    if (hanging.has(url.pathname)) return;
     if (url.pathname === '/containers/json') {
       if (answer === undefined) answerJson(response, containers);
       else answer(response);
@@ -71,6 +75,7 @@ export async function startDockerApi(place: BackendPlace = {}): Promise<DockerAp
     answerWith(next) {
       answer = next;
     },
+    hangOver: (path) => void hanging.add(path),
     listeners: () => listeners.size,
     lists: () => backend.requests.filter(({ line }) => line === 'GET /containers/json').length,
     madeOf,

@@ -1,7 +1,13 @@
 import * as z from 'zod';
 
 import { isObject, parseJson } from '../json.ts';
-import { fetchBody, followLines, type HttpAnswer, type HttpRequest } from '../net/http-client.ts';
+import {
+  fetchBody,
+  followLines,
+  type HttpAnswer,
+  type HttpLimits,
+  type HttpRequest,
+} from '../net/http-client.ts';
 import { readTls, type TlsFiles } from '../net/request-files.ts';
 
 /** Where the API of a daemon is. */
@@ -47,7 +53,7 @@ export interface DockerEvent {
 
 /** Asks one daemon. Nothing rejects: whatever it does, or does not, is an answer or a reason. */
 export interface DockerDaemon {
-  get(path: string, signal: AbortSignal): Promise<HttpAnswer>;
+  get(path: string, signal: AbortSignal, limits?: Partial<HttpLimits>): Promise<HttpAnswer>;
   /**
    * Calls back as soon as no event can be missed, and with every event that may change which containers there are and
    * how they are; with undefined for one that cannot be read. Resolves with the reason why it has come to an end.
@@ -61,9 +67,9 @@ const EVENTS_PATH = `/events?filters=${encodeURIComponent(JSON.stringify({ type:
 
 export function createDockerDaemon(api: DockerApi, tls: TlsFiles | undefined): DockerDaemon {
   return {
-    async get(path, signal) {
+    async get(path, signal, limits) {
       const request = await requestOf(api, tls, path, signal);
-      return request.ok ? fetchBody(request.value, signal) : request;
+      return request.ok ? fetchBody(request.value, signal, limits) : request;
     },
     async listen(onEvent, signal) {
       const request = await requestOf(api, tls, EVENTS_PATH, signal);

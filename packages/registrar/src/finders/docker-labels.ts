@@ -130,8 +130,9 @@ function readService(container: FoundContainer, group: Group, options: LabelOpti
   const containerPort = readPort(inside);
   if (containerPort === undefined)
     return refuse('port', `must be a port, 1 to 65535, found ${JSON.stringify(inside)}`);
-  const { address = options.address } = rest;
-  const binding = bindingOf(container, containerPort, String(address));
+  const { address } = rest;
+  const announced = typeof address === 'string' ? address : options.address;
+  const binding = bindingOf(container, containerPort, announced);
   if (binding === undefined) return refuse('port', ...unpublished(containerPort));
 
   const checks: LabelValue[] = [];

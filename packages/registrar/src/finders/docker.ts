@@ -83,6 +83,8 @@ export function resolveDockerFinder(
 
 /** Every event of a deployment must not cost a question of its own. */
 const PACE = { gapMs: 100, splayMs: 0 };
+/** Podman tells of some changes before its answers show them: after an event it is asked again, at these intervals. */
+const LOOK_AGAIN_MS = [200, 1_000];
 const MAX_TOLD = 100;
 
 export function createDockerFinder(config: DockerFinderConfig, scene: FinderScene): Finder {
@@ -144,6 +146,8 @@ function createContainerRemote(
   const reader = createContainerReader(daemon, log);
   let roster: ContainerRoster = NO_CONTAINERS;
   let isListening = false;
+  /** How often the containers were listed since the last event. */
+  let looks = LOOK_AGAIN_MS.length;
   let isComplete = false;
   const current = (): Containers => ({ containers: present(roster), isComplete });
 
@@ -169,19 +173,24 @@ function createContainerRemote(
         return read;
       }
       const time = { nowMs: performance.now(), holdMs };
+      const missingBefore = roster.missingSince.size;
       roster = noteList(roster, { ...list, ...time, containers: read.part.containers });
       isComplete = read.part.isComplete;
-      const againMs = lookAgainIn(roster, time);
-      if (againMs !== undefined)
+      const missing = roster.missingSince.size;
+      if (missing > missingBefore)
         log.warn(
-          { missing: roster.missingSince.size, holdMs },
+          { missing, holdMs },
           'containers are missing after the daemon was away, leaving them to their checks for now',
         );
-      return { ok: true, part: current(), ...(againMs === undefined ? {} : { againMs }) };
+      const againMs = Math.min(lookAgainIn(roster, time) ?? Infinity, LOOK_AGAIN_MS[looks] ?? Infinity);
+      looks += 1;
+      return { ok: true, part: current(), againMs };
     },
     async listen(onChange, signal) {
       const reason = await daemon.listen((event) => {
-        if (take(event)) onChange();
+        if (!take(event)) return;
+        looks = 0;
+        onChange();
       }, signal);
       isListening = false;
       roster = noteDoubt(roster);
@@ -200,26 +209,45 @@ interface ContainerReader {
   list(known: ReadonlyMap<string, FoundContainer>, signal: AbortSignal): Promise<Listed<Containers>>;
 }
 
+/** A daemon may hang over one container and be well otherwise: that one must not hold up the others for long. */
+const LOOK_LIMITS = { firstByteMs: 2_000, wholeMs: 2_000 };
+const LOOKS_AT_ONCE = 8;
+
 /**
  * Lists the containers with our labels. Not every daemon says in its list how they are and which network they have: then
- * each is looked at by itself, and those that have no health check only once.
+ * each is looked at by itself, and those that have no health check only once. One that cannot be looked at stays as it
+ * was.
  */
 function createContainerReader(daemon: DockerDaemon, log: Log): ContainerReader {
   const natures = new Map<string, Nature>();
+  const refused = new Map<string, string>();
 
-  async function look(entry: JsonObject, id: string, signal: AbortSignal): Promise<Look> {
-    const health = healthIn(entry);
+  async function look({ entry, id, name, labels }: Candidate, signal: AbortSignal): Promise<Look> {
+    const seen = ({ isOnHost }: Nature, health: ContainerHealth): Look => ({
+      kind: 'seen',
+      container: { id, name, labels, health, isOnHost, ports: entry['Ports'] },
+    });
+    const listed = healthIn(entry);
     const nature = natures.get(id);
-    if (nature !== undefined && (health !== undefined || !nature.hasHealthCheck))
-      return { kind: 'seen', isOnHost: nature.isOnHost, health: health ?? 'none' };
-    const answer = await daemon.get(`/containers/${id}/json`, signal);
-    if (!answer.ok) return { kind: 'away', reason: answer.reason };
+    if (nature !== undefined && (listed !== undefined || !nature.hasHealthCheck))
+      return seen(nature, listed ?? 'none');
+    const answer = await daemon.get(`/containers/${id}/json`, signal, LOOK_LIMITS);
+    if (!answer.ok) return { kind: 'refused', reason: answer.reason };
     if (answer.status === 404) return { kind: 'gone' };
     if (answer.status !== 200) return { kind: 'refused', reason: `status ${answer.status}` };
-    const inspected = readInspected(parseJson(answer.body.toString('utf8')));
-    if (inspected.kind === 'seen')
-      natures.set(id, { isOnHost: inspected.isOnHost, hasHealthCheck: inspected.health !== 'none' });
-    return inspected;
+    const state = readInspected(parseJson(answer.body.toString('utf8')));
+    if (state === undefined) return { kind: 'refused', reason: 'the answer does not tell of a container' };
+    if (!state.isRunning) return { kind: 'gone' };
+    const found = { isOnHost: state.isOnHost, hasHealthCheck: state.health !== 'none' };
+    natures.set(id, found);
+    return seen(found, state.health);
+  }
+
+  function tellRefused({ id, name }: Candidate, found: Look): void {
+    if (found.kind === 'refused' && refused.get(id) !== found.reason)
+      log.warn({ container: name, reason: found.reason }, 'a container cannot be looked at');
+    if (found.kind === 'refused') refused.set(id, found.reason);
+    else refused.delete(id);
   }
 
   return {
@@ -230,22 +258,24 @@ function createContainerReader(daemon: DockerDaemon, log: Log): ContainerReader 
       const entries = containersIn(parseJson(answer.body.toString('utf8')));
       if (entries === undefined) return { ok: false, reason: 'the answer is not a list of containers' };
       const candidates = entries.flatMap(candidateOf).toSorted(byAge);
-      for (const id of natures.keys()) if (!candidates.some((one) => one.id === id)) natures.delete(id);
+      const ids = new Set(candidates.map(({ id }) => id));
+      for (const memory of [natures, refused])
+        for (const id of memory.keys()) if (!ids.has(id)) memory.delete(id);
       const containers: FoundContainer[] = [];
       let isComplete = true;
-      for (const { entry, id, name, labels } of candidates) {
-        const seen = await look(entry, id, signal);
-        if (seen.kind === 'away') return { ok: false, reason: seen.reason };
-        if (seen.kind === 'gone') continue;
-        if (seen.kind === 'refused') {
-          log.warn({ container: name, reason: seen.reason }, 'a container cannot be looked at');
-          const before = known.get(id);
-          if (before === undefined) isComplete = false;
-          else containers.push(before);
-          continue;
+      for (let start = 0; start < candidates.length; start += LOOKS_AT_ONCE) {
+        const some = candidates.slice(start, start + LOOKS_AT_ONCE);
+        const looks = await Promise.all(
+          some.map(async (candidate) => ({ candidate, found: await look(candidate, signal) })),
+        );
+        if (signal.aborted) return { ok: false, reason: 'called off' };
+        for (const { candidate, found } of looks) {
+          tellRefused(candidate, found);
+          const before = known.get(candidate.id);
+          if (found.kind === 'seen') containers.push(found.container);
+          else if (found.kind === 'refused' && before !== undefined) containers.push(before);
+          else if (found.kind === 'refused') isComplete = false;
         }
-        const { isOnHost, health } = seen;
-        containers.push({ id, name, labels, health, isOnHost, ports: entry['Ports'] });
       }
       return { ok: true, part: { containers, isComplete } };
     },
@@ -253,21 +283,26 @@ function createContainerReader(daemon: DockerDaemon, log: Log): ContainerReader 
 }
 
 type Look =
-  | { readonly kind: 'seen'; readonly isOnHost: boolean; readonly health: ContainerHealth }
+  | { readonly kind: 'seen'; readonly container: FoundContainer }
   | { readonly kind: 'gone' }
-  /** The daemon does not want to tell of this one. */
-  | { readonly kind: 'refused'; readonly reason: string }
-  | { readonly kind: 'away'; readonly reason: string };
+  | { readonly kind: 'refused'; readonly reason: string };
 
-/** An answer to `GET /containers/ID/json`. */
-function readInspected(answer: unknown): Look {
-  if (!isObject(answer) || !isObject(answer['State']))
-    return { kind: 'refused', reason: 'the answer does not tell of a container' };
+interface Inspected {
+  readonly isRunning: boolean;
+  readonly isOnHost: boolean;
+  readonly health: ContainerHealth;
+}
+
+/** An answer to `GET /containers/ID/json`; undefined when it is none. */
+function readInspected(answer: unknown): Inspected | undefined {
+  if (!isObject(answer) || !isObject(answer['State'])) return undefined;
   const { State: state, HostConfig: config } = answer;
   const { Status: status, Health: health } = state;
-  if (typeof status === 'string' && status !== 'running') return { kind: 'gone' };
-  const isOnHost = isObject(config) && config['NetworkMode'] === 'host';
-  return { kind: 'seen', isOnHost, health: readHealth(health) ?? 'none' };
+  return {
+    isRunning: typeof status !== 'string' || status === 'running',
+    isOnHost: isObject(config) && config['NetworkMode'] === 'host',
+    health: readHealth(health) ?? 'none',
+  };
 }
 
 interface Candidate {
