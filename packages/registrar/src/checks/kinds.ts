@@ -3,13 +3,25 @@ import * as z from 'zod';
 import type { Check, CheckContext, Schedule } from '../check.ts';
 import { CommandSection, createCommandCheck } from './command.ts';
 import { createHttpCheck, HttpSection } from './http.ts';
+import { createMysqlCheck, MysqlSection } from './mysql.ts';
 import { createNoopCheck, NoopSection } from './noop.ts';
+import { createPostgresCheck, PostgresSection } from './postgres.ts';
+import { createRabbitmqCheck, RabbitmqSection } from './rabbitmq.ts';
+import { createRedisCheck, RedisSection } from './redis.ts';
 import { createTcpCheck, TcpSection } from './tcp.ts';
 
 /** Every kind of check: its key in the configuration, its schema, its factory, and what it looks at. */
 const KINDS = {
   http: kind(HttpSection, createHttpCheck, 'a request whose answer says how the service is'),
-  tcp: kind(TcpSection, createTcpCheck, 'a connection to the port of the service'),
+  tcp: kind(TcpSection, createTcpCheck, 'a connection to the port of the service, and what is said there'),
+  redis: kind(RedisSection, createRedisCheck, 'a Redis server: its PING, its role'),
+  mysql: kind(MysqlSection, createMysqlCheck, 'a MySQL or MariaDB server: its handshake, a login'),
+  postgres: kind(
+    PostgresSection,
+    createPostgresCheck,
+    'a PostgreSQL server: that it takes connections, a login',
+  ),
+  rabbitmq: kind(RabbitmqSection, createRabbitmqCheck, 'a RabbitMQ server: a login, a virtual host'),
   command: kind(CommandSection, createCommandCheck, 'a program whose exit status says how the service is'),
   noop: kind(NoopSection, createNoopCheck, 'nothing: it always passes'),
 };
