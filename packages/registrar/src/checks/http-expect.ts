@@ -2,6 +2,7 @@ import * as z from 'zod';
 
 import { failure, PASS, type ProbeResult } from '../check.ts';
 import { compilePattern, type Pattern } from './pattern.ts';
+import { peerWords } from './peer-words.ts';
 
 /** From and to, both included. */
 type Range = readonly [number, number];
@@ -98,11 +99,11 @@ export function createExpectation({ status: ranges, body, maxBodyBytes }: Expect
     async judge(answer, signal) {
       if (search === undefined) return PASS;
       if (answer.encoding !== 'identity')
-        return failure(`the body is encoded (${plain(answer.encoding)}), which was not asked for`);
+        return failure(`the body is encoded (${peerWords(answer.encoding)}), which was not asked for`);
       const text = answer.body.toString('utf8');
       if (await search.isIn(text, signal)) return PASS;
       const where = answer.isWhole ? 'body' : `first ${maxBodyBytes} bytes of the body`;
-      return failure(`the ${where} ${search.failing}, and begins with ${plain(text)}`);
+      return failure(`the ${where} ${search.failing}, and begins with ${shown(text)}`);
     },
   };
 }
@@ -127,8 +128,6 @@ function createSearch(body: BodyConfig): Search {
 
 const SHOWN_LENGTH = 60;
 
-/** Words of a peer, as far as they are plain. */
-function plain(text: string): string {
-  const shown = text.slice(0, SHOWN_LENGTH).replace(/[^\x20-\x7e]+/g, ' ');
-  return `${JSON.stringify(shown)}${text.length > SHOWN_LENGTH ? '…' : ''}`;
+function shown(text: string): string {
+  return JSON.stringify(peerWords(text.slice(0, SHOWN_LENGTH)));
 }

@@ -1,7 +1,6 @@
 import http from 'node:http';
-import { isIP } from 'node:net';
 
-import { formatEndpoint, messageOf, systemErrorCode } from '@tandem/core';
+import { messageOf, systemErrorCode } from '@tandem/core';
 import * as z from 'zod';
 
 import {
@@ -13,7 +12,7 @@ import {
   scheduleKeys,
   toSchedule,
 } from '../check.ts';
-import { addressKeys } from './address.ts';
+import { addressKeys, authorityOf } from './address.ts';
 import { createDial, type Line, lineReason } from './dial.ts';
 import { exchangeHttp2, HTTP2_PROTOCOLS } from './http2.ts';
 import { type Answer, createExpectation, type Expectation, expectKeys } from './http-expect.ts';
@@ -211,12 +210,10 @@ function http2Exchange(config: HttpConfig, servicePort: number, expectation: Exp
   };
 }
 
-/** The zone of an address means nothing at the other end (RFC 6874). */
 function hostHeader({ host, port, tls }: HttpConfig, servicePort: number): string {
-  const bare = host.replace(/%.*/, '');
   const asked = port ?? servicePort;
-  if (asked !== (tls === undefined ? 80 : 443)) return formatEndpoint({ host: bare, port: asked });
-  return isIP(bare) === 6 ? `[${bare}]` : bare;
+  const authority = authorityOf(host, asked);
+  return asked === (tls === undefined ? 80 : 443) ? authority.replace(/:\d+$/, '') : authority;
 }
 
 function reasonOf(error: Error): string {

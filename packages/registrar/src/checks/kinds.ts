@@ -2,6 +2,7 @@ import * as z from 'zod';
 
 import type { Check, CheckContext, Schedule } from '../check.ts';
 import { CommandSection, createCommandCheck } from './command.ts';
+import { createGrpcCheck, GrpcSection } from './grpc.ts';
 import { createHttpCheck, HttpSection } from './http.ts';
 import { createNoopCheck, NoopSection } from './noop.ts';
 import { createTcpCheck, TcpSection } from './tcp.ts';
@@ -13,6 +14,7 @@ import { resolveTlsFiles, type TlsConfig } from './tls.ts';
 const KINDS = {
   http: kind(HttpSection, createHttpCheck, 'a request whose answer says how the service is', inTls),
   tcp: kind(TcpSection, createTcpCheck, 'a connection to the port of the service'),
+  grpc: kind(GrpcSection, createGrpcCheck, 'a server that tells its health in the way of gRPC', inTls),
   command: kind(CommandSection, createCommandCheck, 'a program whose exit status says how the service is'),
   noop: kind(NoopSection, createNoopCheck, 'nothing: it always passes'),
 };
