@@ -4,17 +4,27 @@ import type { Check, CheckContext, Schedule } from '../check.ts';
 import { CommandSection, createCommandCheck } from './command.ts';
 import { createGrpcCheck, GrpcSection } from './grpc.ts';
 import { createHttpCheck, HttpSection } from './http.ts';
+import { createMysqlCheck, MysqlSection } from './mysql.ts';
 import { createNoopCheck, NoopSection } from './noop.ts';
+import { createPostgresCheck, PostgresSection } from './postgres.ts';
+import { createRabbitmqCheck, RabbitmqSection } from './rabbitmq.ts';
+import { createRedisCheck, RedisSection } from './redis.ts';
 import { createTcpCheck, TcpSection } from './tcp.ts';
 import { resolveTlsFiles, type TlsConfig } from './tls.ts';
 
-/**
- * Every kind of check: its key in the configuration, its schema, its factory, what it looks at, and where it names files.
- */
+/** Every kind of check: its key in the configuration, its schema, its factory, and what it looks at. */
 const KINDS = {
-  http: kind(HttpSection, createHttpCheck, 'a request whose answer says how the service is', inTls),
-  tcp: kind(TcpSection, createTcpCheck, 'a connection to the port of the service'),
-  grpc: kind(GrpcSection, createGrpcCheck, 'a server that tells its health in the way of gRPC', inTls),
+  http: kind(HttpSection, createHttpCheck, 'a request whose answer says how the service is'),
+  tcp: kind(TcpSection, createTcpCheck, 'a connection to the port of the service, and what is said there'),
+  grpc: kind(GrpcSection, createGrpcCheck, 'a server that tells its health in the way of gRPC'),
+  redis: kind(RedisSection, createRedisCheck, 'a Redis server: its PING, its role'),
+  mysql: kind(MysqlSection, createMysqlCheck, 'a MySQL or MariaDB server: its handshake, a login'),
+  postgres: kind(
+    PostgresSection,
+    createPostgresCheck,
+    'a PostgreSQL server: that it takes connections, a login',
+  ),
+  rabbitmq: kind(RabbitmqSection, createRabbitmqCheck, 'a RabbitMQ server: a login, a virtual host'),
   command: kind(CommandSection, createCommandCheck, 'a program whose exit status says how the service is'),
   noop: kind(NoopSection, createNoopCheck, 'nothing: it always passes'),
 };
@@ -45,45 +55,45 @@ export function createCheck({ kind, options }: CheckConfig, context: CheckContex
   return KINDS[kind].create(options, context);
 }
 
-/** The same with every file that it names absolute. */
+/** The same with every file that it names absolute: kinds that name some call them alike. */
 export function resolveCheckFiles(
   { kind, options }: CheckConfig,
   absolute: (file: string) => string,
 ): CheckConfig {
-  return { kind, options: KINDS[kind].resolveFiles(options, absolute) } as CheckConfig;
+  const { tls, passwordFile }: NamedFiles = options;
+  const files = {
+    ...(tls === undefined ? {} : { tls: resolveTlsFiles(tls, absolute) }),
+    ...(passwordFile === undefined ? {} : { passwordFile: absolute(passwordFile) }),
+  };
+  return { kind, options: { ...options, ...files } } as CheckConfig;
+}
+
+interface NamedFiles {
+  readonly tls?: TlsConfig | undefined;
+  readonly passwordFile?: string | undefined;
 }
 
 export function scheduleOf(config: CheckConfig): Schedule {
   return config.options.schedule;
 }
 
-/** Options are what the section has made of a file. */
 interface Kind<S extends z.ZodType> {
   readonly section: S;
   readonly description: string;
+  /** The options are what the section has made of a file. */
   create(options: unknown, context: CheckContext): Check;
-  resolveFiles(options: unknown, absolute: (file: string) => string): unknown;
 }
 
 function kind<S extends z.ZodType<{ readonly schedule: Schedule }>>(
   section: S,
   create: (options: z.output<S>, context: CheckContext) => Check,
   description: string,
-  resolveFiles: (options: z.output<S>, absolute: (file: string) => string) => z.output<S> = (same) => same,
 ): Kind<S> {
   return {
     section,
     description,
     create: (options, context) => create(options as z.output<S>, context),
-    resolveFiles: (options, absolute) => resolveFiles(options as z.output<S>, absolute),
   };
-}
-
-function inTls<T extends { readonly tls: TlsConfig | undefined }>(
-  options: T,
-  absolute: (file: string) => string,
-): T {
-  return { ...options, tls: resolveTlsFiles(options.tls, absolute) };
 }
 
 /** Every kind may be there; which one is there decides. */
