@@ -69,6 +69,7 @@ export function resolveCheckFiles(
 }
 
 interface NamedFiles {
+  readonly schedule: Schedule;
   readonly tls?: TlsConfig | undefined;
   readonly passwordFile?: string | undefined;
 }
