@@ -42,6 +42,7 @@ describe('command check', () => {
       const begun = () => eventually(() => pids().length === 2, 'both processes run');
       return Promise.resolve({ ...subject(check, () => pids().filter(isRunning).length), begun });
     },
+    manyProbes: 100,
   });
 
   test('names the program that does not exist or may not be started', async () => {

@@ -45,6 +45,10 @@ describe('http check', () => {
         begun: () => eventually(() => server.open() > 0, 'a connection'),
       };
     },
+    wire: {
+      serve: () => httpServer((_, response) => response.end('ok')),
+      checkAt: (port) => checkOf({ http: { path: '/', port, expect_status: 200 } }),
+    },
   });
 
   test('fails with the status when the service answers 503', async () => {
