@@ -130,11 +130,14 @@ type Exchanged = ({ readonly ok: true } & Answer) | Failure;
 type Exchange = (line: OpenLine, signal: AbortSignal) => Promise<Exchanged>;
 
 function http1Exchange(config: HttpConfig, servicePort: number, expectation: Expectation): Exchange {
-  const { path, method, body } = config;
+  const { path, method } = config;
+  const body = bodyOf(config);
   const headers = {
     host: hostHeader(config, servicePort),
     'user-agent': 'tandem-registrar',
     ...config.headers,
+    // Node does not think of a DELETE as something with a body, and would send it as a request of its own.
+    ...(body === undefined ? {} : { 'content-length': body.length }),
     connection: 'close',
   };
   return (line, signal) => {
@@ -184,7 +187,7 @@ function readAnswer(
 }
 
 function http2Exchange(config: HttpConfig, servicePort: number, expectation: Expectation): Exchange {
-  const { path, method, body, tls } = config;
+  const { path, method, tls } = config;
   const lowered = Object.entries(config.headers).map(([name, value]) => [name.toLowerCase(), value] as const);
   const { host = hostHeader(config, servicePort), connection: _, ...others } = Object.fromEntries(lowered);
   const headers = {
@@ -197,7 +200,7 @@ function http2Exchange(config: HttpConfig, servicePort: number, expectation: Exp
   };
   const request = {
     headers,
-    body: body === undefined ? undefined : Buffer.from(body),
+    body: bodyOf(config),
     maxBodyBytes: expectation.maxBodyBytes,
     wantsBody: (status: number) => expectation.isStatus(status),
   };
@@ -208,6 +211,10 @@ function http2Exchange(config: HttpConfig, servicePort: number, expectation: Exp
     const encoding = head['content-encoding'] ?? 'identity';
     return { ok: true, status: answer.status, encoding, body, isWhole };
   };
+}
+
+function bodyOf({ body }: HttpConfig): Buffer | undefined {
+  return body === undefined ? undefined : Buffer.from(body);
 }
 
 function hostHeader({ host, port, tls }: HttpConfig, servicePort: number): string {
