@@ -1,6 +1,6 @@
 export { announcementOf } from './announcement.ts';
 export { type Check, type CheckContext, type ProbeResult, type Schedule } from './check.ts';
-export { type CheckConfig, CheckSection, createCheck } from './checks/kinds.ts';
+export { type CheckConfig, CheckSection, createCheck, resolveCheckFiles } from './checks/kinds.ts';
 export { type RegisterConfig, RegisterSection, type ServiceRegistration } from './config.ts';
 export { combineHealth, createHealth, type Health, type HealthState, nextHealth } from './health.ts';
 export { type Clock } from './probe-loop.ts';
