@@ -1,6 +1,8 @@
 // The postgres check against a real server.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { chmod, rm } from 'node:fs/promises';
+import net from 'node:net';
 import { test } from 'node:test';
 
 import { createAuthority } from '../support/certificates.ts';
@@ -103,6 +105,15 @@ test('a postgres check says when a server has no TLS or no connection left', { t
       await wordsFor({ postgres: { tls: true } }, server.port),
       /^the server does not offer TLS: set ssl = on there/,
     );
+    const held = net.connect(server.port, '127.0.0.1');
+    try {
+      held.write(Buffer.from('0000002700030000', 'hex'));
+      held.write('user\0tandem\0database\0postgres\0\0');
+      await once(held, 'data');
+      assert.match(await wordsFor(entry, server.port), /^the server has no connection left \(53300/);
+    } finally {
+      held.destroy();
+    }
   } finally {
     await server.stop();
   }

@@ -161,10 +161,11 @@ export async function startMariadb(
 
 async function postgresPrograms(): Promise<string> {
   const root = '/usr/lib/postgresql';
-  assertInstalled(root);
-  const versions = await readdir(root);
-  const newest = versions.toSorted((a, b) => Number(b) - Number(a))[0] ?? '';
-  return path.join(root, newest, 'bin');
+  const versions = await readdir(root).catch(() => []);
+  const all = versions.toSorted((a, b) => Number(b) - Number(a)).map((name) => path.join(root, name, 'bin'));
+  const newest = all.find((directory) => existsSync(path.join(directory, 'postgres')));
+  if (newest === undefined) throw new Error(`there is no PostgreSQL in ${root}: run deploy/setup.sh`);
+  return newest;
 }
 
 /**
