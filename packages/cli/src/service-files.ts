@@ -10,7 +10,12 @@ import {
   findRoutingProblems,
   resolveSourceFiles,
 } from '@tandem/discovery';
-import { RegisterSection, type ServiceRegistration } from '@tandem/registrar';
+import {
+  type RegisterConfig,
+  RegisterSection,
+  resolveCheckFiles,
+  type ServiceRegistration,
+} from '@tandem/registrar';
 import { servicePath } from '@tandem/registry';
 import * as z from 'zod';
 
@@ -146,7 +151,10 @@ function readFileOf(settings: HostSettings, definition: ServiceDefinition, text:
     text,
     definition,
     claims: claimsOf(settings, definition),
-    registration: register === undefined ? undefined : { service, path: at, config: register },
+    registration:
+      register === undefined
+        ? undefined
+        : { service, path: at, config: withAbsoluteCheckFiles(settings, register) },
     discovered:
       discover === undefined
         ? undefined
@@ -158,6 +166,11 @@ function readFileOf(settings: HostSettings, definition: ServiceDefinition, text:
 function withAbsoluteFiles({ file }: HostSettings, discover: DiscoverConfig): DiscoverConfig {
   const absolute = (part: string) => path.resolve(path.dirname(file), part);
   return { ...discover, source: resolveSourceFiles(discover.source, absolute) };
+}
+
+function withAbsoluteCheckFiles({ file }: HostSettings, register: RegisterConfig): RegisterConfig {
+  const absolute = (part: string) => path.resolve(path.dirname(file), part);
+  return { ...register, checks: register.checks.map((check) => resolveCheckFiles(check, absolute)) };
 }
 
 function pathOf({ registry }: HostSettings, { service, path: own }: ServiceDefinition): string {
