@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what is missing and builds: npm packages, HAProxy, and for tests NGINX, ZooKeeper with a Java runtime, Redis,
-# MariaDB, PostgreSQL, RabbitMQ, openssl and systemd-analyze. Debian and Ubuntu; elsewhere it says what to install. Does
-# nothing when nothing is missing.
+# MariaDB, PostgreSQL, RabbitMQ, Podman with runc, openssl and systemd-analyze. Debian and Ubuntu; elsewhere it says what
+# to install. Does nothing when nothing is missing.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -46,6 +46,8 @@ missing_packages() {
   command -v mariadbd >/dev/null || missing="$missing mariadb-server"
   has_postgres || missing="$missing postgresql"
   command -v rabbitmq-server >/dev/null || missing="$missing rabbitmq-server"
+  command -v podman >/dev/null || missing="$missing podman"
+  command -v runc >/dev/null || missing="$missing runc"
   command -v systemd-analyze >/dev/null || missing="$missing systemd"
   echo "$missing"
 }
@@ -95,6 +97,7 @@ keep_off() {
       mariadb-server) units='mariadb.service' ;;
       # It starts all clusters, of which the package makes one.
       postgresql) units='postgresql.service' ;;
+      podman) units='podman.socket podman.service podman-restart.service podman-auto-update.timer' ;;
       rabbitmq-server) units='rabbitmq-server.service epmd.service epmd.socket' ;;
       *) units='' ;;
     esac
