@@ -49,6 +49,8 @@ missing_packages() {
   command -v podman >/dev/null || missing="$missing podman"
   command -v runc >/dev/null || missing="$missing runc"
   command -v systemd-analyze >/dev/null || missing="$missing systemd"
+  # Listens like systemd in tests.
+  command -v perl >/dev/null || missing="$missing perl-base"
   echo "$missing"
 }
 

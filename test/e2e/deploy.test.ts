@@ -50,7 +50,9 @@ describe('what is deployed', () => {
     try {
       for (const unit of units) {
         const text = await readFile(path.join(directory, unit), 'utf8');
-        assert.match(text, /^Type=exec$/m);
+        assert.match(text, /^Type=notify$/m);
+        assert.match(text, /^NotifyAccess=all$/m);
+        assert.match(text, /^WatchdogSec=\d+s$/m);
         assert.match(text, /^User=tandem$/m);
         // A daemon that hangs has to be killed in the end.
         assert.doesNotMatch(text, /^SendSIGKILL=no$/m);

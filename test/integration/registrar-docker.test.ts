@@ -74,7 +74,6 @@ async function withRegistrar(
     finders: createFinders(settings, { address: host.address, pathOf, log }),
     update: (services, options) => registrar.update(services, options),
     log,
-    signal,
   });
   const takeFiles = (registrations: readonly ServiceRegistration[]) =>
     all.takeFiles(registrations, { isComplete: true });

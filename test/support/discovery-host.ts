@@ -24,7 +24,7 @@ export interface DiscoveryHost extends AsyncDisposable {
   write(name: string, text: string): Promise<void>;
   remove(name: string): Promise<void>;
   /** Starts a daemon, by default on the host file, and that of the plain build. */
-  start(config?: string, program?: readonly string[]): ChildProcess;
+  start(config?: string, program?: readonly string[], env?: NodeJS.ProcessEnv): ChildProcess;
   end(daemon: ChildProcess, signal: NodeJS.Signals): Promise<void>;
   /** The lines of every daemon's log with this message. */
   logged(message: string): Record<string, unknown>[];
@@ -84,10 +84,15 @@ class Host implements DiscoveryHost {
     return rm(path.join(this.servicesDir, `${name}.yaml`));
   }
 
-  start(config = this.config, program: readonly string[] = PLAIN_BUILD): ChildProcess {
+  start(
+    config = this.config,
+    program: readonly string[] = PLAIN_BUILD,
+    env: NodeJS.ProcessEnv = {},
+  ): ChildProcess {
     const output = openSync(path.join(this.directory, 'discover.log'), 'a');
     const child = spawn(process.execPath, ['--enable-source-maps', ...program, '--config', config], {
       stdio: ['ignore', output, output],
+      env: { ...process.env, ...env },
     });
     closeSync(output);
     this.#children.add(child);

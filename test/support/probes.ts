@@ -2,12 +2,17 @@
 import assert from 'node:assert/strict';
 
 import { createAddressResolver } from '@tandem/core';
-import { type Check, CheckSection, createCheck, type ProbeResult } from '@tandem/registrar';
+import { type Check, CheckSection, createCheck, createReports, type ProbeResult } from '@tandem/registrar';
 
 import { eventually } from './eventually.ts';
 
 export function checkOf(entry: Record<string, unknown>, servicePort = 1): Check {
-  const context = { service: 'web', port: servicePort, resolver: createAddressResolver() };
+  const context = {
+    service: 'web',
+    port: servicePort,
+    resolver: createAddressResolver(),
+    reports: createReports(),
+  };
   return createCheck(CheckSection.parse(entry), context);
 }
 

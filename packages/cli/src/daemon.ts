@@ -7,9 +7,13 @@ import {
   type ConfigProblem,
   createLatest,
   createLog,
+  createNotify,
+  findInitSystem,
   formatProblem,
+  type InitSystem,
   type Log,
   messageOf,
+  type Notify,
   systemErrorCode,
   TandemError,
   watchDirectories,
@@ -30,6 +34,12 @@ export interface DaemonContext {
   /** Aborted when the daemon shall end; the reason for it is `ending()`. */
   readonly signal: AbortSignal;
   readonly ending: () => Ending;
+  /** Aborted when the daemon is asked to end once more, by somebody who does not want to wait. */
+  readonly hurry: AbortSignal;
+  /** The init system, which may not be there. */
+  readonly notify: Notify;
+  /** Tells it that the daemon does its work; from then on, also of every SIGHUP. To be called once. */
+  readonly becomeReady: () => void;
   /**
    * Calls back with the service files now, and whenever they change or SIGHUP comes; never while nothing is known of
    * them. Resolves when they were looked at for the first time.
@@ -40,6 +50,8 @@ export interface DaemonContext {
 export interface FollowedServices {
   /** Resolves at the first call, or when the daemon shall end. */
   readonly known: Promise<void>;
+  /** What is wrong with them at present. */
+  readonly problems: () => readonly ConfigProblem[];
 }
 
 /** The mistakes of a configuration, as one error. */
@@ -59,24 +71,29 @@ export async function runDaemon(
   const problems = await hostProblems(settings);
   if (problems.length > 0) throw invalidConfig(problems);
   const log = createLog({ level: settings.log.level, name });
+  const notify = createNotify(takeInitSystem(), { log });
   await makeDirectory(settings.stateDir, 'state_dir');
   const lock = await acquireProcessLock(
     path.join(settings.stateDir, `${name}.lock`),
     `the ${name} of this state_dir`,
   );
-  const { signal, ending, onHangup, dispose } = listenForSignals(log);
+  const { dispose, onHangup, ...ends } = listenForSignals(log);
+  const reloads = reportReloads(notify);
   try {
     log.info({ configFile: settings.file, node: process.version }, 'starting');
     await run({
       settings,
       log,
-      signal,
-      ending,
-      followServices: (apply) => followServices({ name, settings, log, signal, onHangup, apply }),
+      notify,
+      becomeReady: () => reloads.becomeReady(),
+      ...ends,
+      followServices: (apply) =>
+        followServices({ name, settings, log, signal: ends.signal, onHangup, reloads, apply }),
     });
-    log.info({ ending: ending() }, 'stopped');
+    log.info({ ending: ends.ending() }, 'stopped');
   } finally {
     dispose();
+    await notify.close();
     await lock.release();
   }
 }
@@ -100,9 +117,10 @@ async function followServices(options: {
   log: Log;
   signal: AbortSignal;
   onHangup: (listener: () => void) => void;
+  reloads: Reloads;
   apply: (services: Services) => void;
 }): Promise<FollowedServices> {
-  const { name, settings, log, signal, onHangup, apply } = options;
+  const { name, settings, log, signal, onHangup, reloads, apply } = options;
   const memory = createServiceMemory(path.join(settings.stateDir, `${name}-services.json`), log);
   const files = createServiceFiles(settings, memory);
   let becomeKnown = () => {};
@@ -113,8 +131,10 @@ async function followServices(options: {
   });
   const reasons = createLatest<true>(signal);
   let said = '';
+  let problems: readonly ConfigProblem[] = [];
   const reload = async (): Promise<void> => {
     const services = await files.load();
+    problems = services.problems;
     const text = JSON.stringify(services.problems);
     if (text !== said) {
       for (const problem of services.problems) log.error({ ...problem }, 'set a service file aside');
@@ -129,6 +149,7 @@ async function followServices(options: {
   };
   // Watching begins before reading, so that a change in between is not missed.
   onHangup(() => {
+    reloads.begin();
     reasons.set(true);
     void reviewHostFile(settings, log).catch((error: unknown) => {
       log.error({ err: messageOf(error) }, 'cannot look at the host file');
@@ -136,8 +157,8 @@ async function followServices(options: {
   });
   void forEach(watchDirectories([settings.servicesDir], { signal }), () => reasons.set(true), log);
   await reload();
-  void forEach(reasons, reload, log);
-  return { known };
+  void forEach(reasons, () => reload().finally(reloads.track()), log);
+  return { known, problems: () => problems };
 }
 
 /**
@@ -170,8 +191,14 @@ async function forEach<T>(
 
 function listenForSignals(log: Log) {
   const controller = new AbortController();
+  const hurry = new AbortController();
   let ending: Ending = 'stop';
   const end = (signal: NodeJS.Signals) => {
+    if (controller.signal.aborted) {
+      log.info({ signal }, 'asked to end once more, ending at once');
+      hurry.abort(new Error(signal));
+      return;
+    }
     // SIGUSR2 is how an upgrade says that a successor takes over.
     ending = signal === 'SIGUSR2' ? 'hand-over' : 'stop';
     log.info({ signal }, 'asked to end');
@@ -186,12 +213,54 @@ function listenForSignals(log: Log) {
   return {
     signal: controller.signal,
     ending: () => ending,
+    hurry: hurry.signal,
     onHangup: (listener: () => void) => {
       hungUp = listener;
     },
     dispose: () => {
       process.off('SIGHUP', onSighup);
       for (const signal of signals) process.off(signal, end);
+    },
+  };
+}
+
+/**
+ * What systemd has left for this process. Taken out of the environment: whatever this daemon starts is not spoken to,
+ * and must not answer for it.
+ */
+function takeInitSystem(): InitSystem | undefined {
+  const init = findInitSystem(process.env, process.pid);
+  for (const name of ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID']) delete process.env[name];
+  return init;
+}
+
+/** Tells the init system of each SIGHUP, and when what it asked for is done. */
+interface Reloads {
+  becomeReady(): void;
+  begin(): void;
+  /** To be called before a reload; what it returns, after it: then all that had begun before is done. */
+  track(): () => void;
+}
+
+function reportReloads(notify: Notify): Reloads {
+  let isReady = false;
+  let isAsked = false;
+  return {
+    becomeReady() {
+      isReady = true;
+      notify.ready();
+    },
+    begin() {
+      if (!isReady) return;
+      isAsked = true;
+      notify.reloading();
+    },
+    track() {
+      const isMeant = isAsked;
+      isAsked = false;
+      return () => {
+        if (isMeant) notify.ready();
+      };
     },
   };
 }

@@ -56,6 +56,11 @@ export interface Services {
   readonly files: number;
   readonly problems: readonly ConfigProblem[];
   /**
+   * False while a file is set aside of which nobody knows what it has said before: what an earlier life has done may
+   * have been for just that file.
+   */
+  readonly isComplete: boolean;
+  /**
    * False while their directory could never be read and nobody remembers what was in it: that there are no services
    * then means nothing.
    */
@@ -83,13 +88,17 @@ export function createServiceFiles(settings: HostSettings, memory?: ServiceMemor
   const reserved = { file: settings.file, claims: hostClaims(settings) };
   let lastGood: ReadonlyMap<string, ReadFile> | undefined;
   let isKnown = false;
+  /** The files that were in force in an earlier life, if that is known: no other has done anything. */
+  let earlier: ReadonlySet<string> | undefined;
 
   /** What was in force in an earlier life, as far as it still makes sense. */
   async function recall(): Promise<ReadonlyMap<string, ReadFile>> {
     const remembered = await memory?.recall();
     isKnown = remembered !== undefined;
+    const fileOf = (name: string) => path.join(settings.servicesDir, name);
+    earlier = remembered && new Set([...remembered.keys()].map(fileOf));
     const files = [...(remembered ?? [])].flatMap(([name, text]): [string, ReadFile][] => {
-      const file = path.join(settings.servicesDir, name);
+      const file = fileOf(name);
       const parsed = parseYaml(text, file, ServiceFile);
       const isUsable = parsed.ok && misfitsOf(settings, file, parsed.value).length === 0;
       return isUsable ? [[file, readFileOf(settings, parsed.value, text)]] : [];
@@ -121,12 +130,14 @@ export function createServiceFiles(settings: HostSettings, memory?: ServiceMemor
       const { chosen, conflicts } = settleClaims(current, before, reserved);
       lastGood = chosen;
       const found = await Promise.all([...unusable, ...conflicts.map(conflictOf)].map(describe));
+      const aside = [...broken, ...unusable.map(({ file }) => file), ...conflicts.map(({ file }) => file)];
       const files = [...chosen].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, file]) => file);
       return {
         registrations: files.flatMap(({ registration = [] }) => registration),
         discovered: files.flatMap(({ discovered = [] }) => discovered),
         files: loaded.size + broken.length,
         problems: [...problems, ...found],
+        isComplete: isReadable && aside.every((file) => chosen.has(file) || earlier?.has(file) === false),
         isKnown,
       };
     },
@@ -154,7 +165,7 @@ function readFileOf(settings: HostSettings, definition: ServiceDefinition, text:
     registration:
       register === undefined
         ? undefined
-        : { service, path: at, config: withAbsoluteCheckFiles(settings, register) },
+        : { service, path: at, config: withAbsoluteNames(settings, register) },
     discovered:
       discover === undefined
         ? undefined
@@ -163,14 +174,19 @@ function readFileOf(settings: HostSettings, definition: ServiceDefinition, text:
 }
 
 /** Files that a service names lie beside the host file, like everything that is relative. */
+function withAbsoluteNames({ file }: HostSettings, register: RegisterConfig): RegisterConfig {
+  const absolute = (part: string) => path.resolve(path.dirname(file), part);
+  const { drainFile, checks } = register;
+  return {
+    ...register,
+    ...(drainFile === undefined ? {} : { drainFile: absolute(drainFile) }),
+    checks: checks.map((check) => resolveCheckFiles(check, absolute)),
+  };
+}
+
 function withAbsoluteFiles({ file }: HostSettings, discover: DiscoverConfig): DiscoverConfig {
   const absolute = (part: string) => path.resolve(path.dirname(file), part);
   return { ...discover, source: resolveSourceFiles(discover.source, absolute) };
-}
-
-function withAbsoluteCheckFiles({ file }: HostSettings, register: RegisterConfig): RegisterConfig {
-  const absolute = (part: string) => path.resolve(path.dirname(file), part);
-  return { ...register, checks: register.checks.map((check) => resolveCheckFiles(check, absolute)) };
 }
 
 function pathOf({ registry }: HostSettings, { service, path: own }: ServiceDefinition): string {
@@ -191,12 +207,16 @@ function claimsOf(settings: HostSettings, definition: ServiceDefinition): Claim[
   const claims: Claim[] = [claim(['service'], `the service "${service}"`)];
   if (register !== undefined) {
     const below = pathOf(settings, definition);
-    claims.push(claim(['register', 'port'], `the instance on port ${register.port} below ${below}`));
-    const { registry } = settings;
+    const { registry, host } = settings;
+    const { port, address = host.address, instanceId: name = host.name } = register;
+    // What is the host's own goes without saying.
+    const called = name === host.name ? '' : ` called ${name}`;
+    const at = address === host.address ? '' : ` of ${address}`;
+    claims.push(claim(['register', 'port'], `the instance${called} on port ${port}${at} below ${below}`));
     const isEncoded = registry.kind === 'zookeeper' && registry.zookeeper.pathEncoding;
     const { nodeType = 'ephemeral_sequential', pathEncoding = isEncoded } = register.announce;
     if (!nodeType.endsWith('_sequential') && !pathEncoding)
-      claims.push(claim(['register', 'node_type'], `the only node without a number below ${below}`));
+      claims.push(claim(['register', 'node_type'], `the only node${called} without a number below ${below}`));
   }
   return discover === undefined ? claims : [...claims, ...routingClaims(discover)];
 }
@@ -216,6 +236,9 @@ function routingClaims({ listen, bindOptions, sharedFrontend, hosts }: DiscoverC
 function hostClaims({ haproxy, registrar, discovery }: HostSettings): Claim[] {
   return [
     pathClaim(['registrar', 'control'], registrar.control),
+    ...(registrar.heartbeatFile === undefined
+      ? []
+      : [pathClaim(['registrar', 'heartbeat_file'], registrar.heartbeatFile)]),
     pathClaim(['discovery', 'control'], discovery.control),
     pathClaim(['haproxy', 'runtime_socket'], haproxy.runtimeSocket),
     pathClaim(['haproxy', 'master_socket'], haproxy.masterSocket),

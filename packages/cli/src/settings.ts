@@ -100,6 +100,8 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
         ...registrar,
         ...resolveFinderFiles(registrar, absolute),
         control: absolute(registrarControl),
+        drainFile: registrar.drainFile === undefined ? undefined : absolute(registrar.drainFile),
+        heartbeatFile: registrar.heartbeatFile === undefined ? undefined : absolute(registrar.heartbeatFile),
       },
       discovery: { ...resolveOutputFiles(discovery, absolute), control: absolute(control) },
       haproxy: located,

@@ -1,25 +1,13 @@
-import { formatDuration, nearest, TandemError } from '@tandem/core';
+import { formatDuration } from '@tandem/core';
 
-import type { AsideState, DaemonState, InstanceState, ServiceState } from './control/answers.ts';
+import type { AsideState, DaemonState, InstanceState, ServiceState } from './control/discovery-answers.ts';
+import { findNamed } from './find-named.ts';
 import { printable } from './printable.ts';
 import { formatTable } from './table.ts';
 
 /** The service of that name; throws with what it might have been called. */
 export function findService({ services }: DaemonState, name: string): ServiceState {
-  const found = services.find(({ service }) => service === name);
-  if (found !== undefined) return found;
-  const known = services.map(({ service }) => service);
-  const guess = nearest(name, known);
-  const hint =
-    guess !== undefined
-      ? ` Did you mean "${guess}"?`
-      : known.length === 0
-        ? ' It follows none.'
-        : ` Known: ${known.slice(0, 20).join(', ')}${known.length > 20 ? ', ...' : ''}.`;
-  throw new TandemError(
-    'CONTROL_REFUSED',
-    `the daemon follows no service "${printable(name)}".${printable(hint)}`,
-  );
+  return findNamed(services, name, 'the daemon follows');
 }
 
 /** What the daemon sees, for a terminal: all services in a line each, and what somebody should look at. */

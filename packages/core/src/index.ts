@@ -12,6 +12,7 @@ export { decodeNerveName, decodeNerveRecord, encodeNerveRecord, nerveNamePrefix 
 export { loadDirectory, type LoadedDirectory, loadFile } from './config/load.ts';
 export { type ConfigProblem, formatProblem, type Loaded, nearest } from './config/problem.ts';
 export {
+  AnnouncedAddress,
   checkFormat,
   formatKeys,
   type HostConfig,
@@ -31,7 +32,7 @@ export {
 export { watchDirectories } from './config/watch.ts';
 export { locate, locator, parseYaml } from './config/yaml.ts';
 export { askControl } from './control/client.ts';
-export { type ControlAnswer, type ControlRoute, openControl } from './control/server.ts';
+export { type ControlAnswer, type ControlRequest, type ControlRoute, openControl } from './control/server.ts';
 export { MAX_CONTROL_PATH } from './control/socket.ts';
 export { sleep, sleepOrAborted, withDeadline } from './deadline.ts';
 export {
@@ -52,7 +53,7 @@ export {
   type DockerDaemon,
   type DockerEvent,
 } from './docker/daemon.ts';
-export { duration, formatDuration } from './duration.ts';
+export { duration, formatDuration, parseDuration } from './duration.ts';
 export {
   ERROR_CODES,
   type ErrorCode,
@@ -61,6 +62,7 @@ export {
   systemErrorCode,
   TandemError,
 } from './errors.ts';
+export { createHeartbeat, type Heartbeat } from './heartbeat.ts';
 export {
   compareInstances,
   formatEndpoint,
@@ -104,6 +106,14 @@ export {
   warnIfOpen,
 } from './net/request-files.ts';
 export { type Claim, createTurns, type Rank } from './net/turns.ts';
+export { createNotify, findInitSystem, type InitSystem, type Notify } from './notify.ts';
 export { acquireProcessLock, type ProcessLock } from './process-lock.ts';
 export { cleanEnvironment, type CommandResult, runCommand } from './run-command.ts';
 export { settled, type StartTimer } from './settle.ts';
+export {
+  createTokenBucket,
+  takeToken,
+  type TokenBucket,
+  type TokenRate,
+  tokenWaitMs,
+} from './token-bucket.ts';

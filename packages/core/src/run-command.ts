@@ -16,17 +16,21 @@ const MAX_OUTPUT_BYTES = 256 * 1024;
 const LAST_OUTPUT_MS = 200;
 
 /**
- * Runs a program without a shell, with nothing of this process' environment but PATH, and waits for its end, not for
- * that of what it leaves running: a reload command may start a daemon. Its stdout and stderr come back as one text, cut
- * at 256 KB. However it ends is a value; rejects only with the reason of the signal. At its time limit, and with the
- * signal, it is killed with everything that it has started, unless that has left its process group.
+ * Runs a program without a shell, with nothing of this process' environment but PATH beside what it is given, and waits
+ * for its end, not for that of what it leaves running: a reload command may start a daemon. Its stdout and stderr come
+ * back as one text, cut at 256 KB. However it ends is a value; rejects only with the reason of the signal. At its time
+ * limit, and with the signal, it is killed with everything that it has started, unless that has left its process group.
  */
 export async function runCommand(
   argv: readonly string[],
-  options: { signal: AbortSignal; timeoutMs: number },
+  options: {
+    signal: AbortSignal;
+    timeoutMs: number;
+    env?: Readonly<Record<string, string>>;
+  },
 ): Promise<CommandResult> {
   const { execa } = await import('execa');
-  const { signal, timeoutMs } = options;
+  const { signal, timeoutMs, env } = options;
   signal.throwIfAborted();
   const [program = '', ...args] = argv;
   const child = execa(program, args, {
@@ -35,7 +39,7 @@ export async function runCommand(
     // The output has no limit, what we keep of it does: execa's own limit would kill a talkative program.
     buffer: false,
     stdin: 'ignore',
-    env: cleanEnvironment(),
+    env: { ...cleanEnvironment(), ...env },
     extendEnv: false,
   });
   const pipes = [child.stdout, child.stderr];

@@ -7,7 +7,7 @@ import type { Finder, Found } from './finder.ts';
 export interface AllServices {
   /** The services of the service files from now on; incomplete while one of these cannot be read. */
   takeFiles(registrations: readonly ServiceRegistration[], options: { isComplete: boolean }): void;
-  /** To be called when the signal has ended: resolves when every finder has. */
+  /** Ends every finder. What was handed on last stays. */
   end(): Promise<void>;
 }
 
@@ -19,9 +19,10 @@ export function followAllServices(deps: {
   readonly finders: readonly Finder[];
   readonly update: (services: readonly ServiceRegistration[], options: { isComplete: boolean }) => void;
   readonly log: Log;
-  readonly signal: AbortSignal;
 }): AllServices {
-  const { finders, update, log, signal } = deps;
+  const { finders, update, log } = deps;
+  const ending = new AbortController();
+  const { signal } = ending;
   const found = new Map<Finder, Found>();
   let files: Found | undefined;
   let told = new Set<string>();
@@ -59,6 +60,7 @@ export function followAllServices(deps: {
       unite();
     },
     async end() {
+      ending.abort();
       await following;
     },
   };

@@ -1,6 +1,9 @@
 import { type AddressResolver, duration } from '@tandem/core';
 import * as z from 'zod';
 
+import { INITIAL_HEALTHS, type HealthLimits } from './health.ts';
+import type { Reports } from './reports.ts';
+
 /**
  * What one attempt found. A failing service is an expected outcome, so it is a value with a reason. A warning is shown,
  * and counts as a pass.
@@ -10,12 +13,14 @@ export type ProbeResult =
 
 /** What a check may need to know of the world that it was configured in. */
 export interface CheckContext {
-  /** The service that is probed. */
+  /** The service that is probed; another one after it was renamed. */
   readonly service: string;
   /** Where it knocks, unless it names a port of its own. */
   readonly port: number;
   /** What the names of hosts stand for. */
   readonly resolver: AddressResolver;
+  /** What services report of themselves. */
+  readonly reports: Reports;
 }
 
 /** One configured way of finding out whether a service works. */
@@ -32,15 +37,16 @@ export interface Check {
    * no socket, no process, no listener on the signal.
    */
   probe(signal: AbortSignal): Promise<ProbeResult>;
+
+  /** Called once, after the last probe: gives up what was taken when the check was made. */
+  close?(): void;
 }
 
 /** When a check probes, and how many results in a row change its health. */
-export interface Schedule {
-  /** From the start of one probe to the start of the next. */
+export interface Schedule extends HealthLimits {
+  /** From the start of one probe to the start of the next, on average. */
   readonly intervalMs: number;
   readonly timeoutMs: number;
-  readonly rise: number;
-  readonly fall: number;
 }
 
 /** The keys that every kind of check has. Kinds spread them into their own schema. */
@@ -53,10 +59,17 @@ export const scheduleKeys = {
     .describe('a probe that takes longer has failed; may exceed the interval'),
   rise: z.number().int().min(1).max(1000).default(1).describe('passes in a row that make it healthy'),
   fall: z.number().int().min(1).max(1000).default(1).describe('failures in a row that make it unhealthy'),
+  initial: z
+    .enum(INITIAL_HEALTHS)
+    .default('first_result')
+    .describe(
+      'before there are enough results: what the first one says; or down, until it has passed rise times',
+    ),
 };
 
 export function toSchedule(keys: z.output<z.ZodObject<typeof scheduleKeys>>): Schedule {
-  return { intervalMs: keys.interval, timeoutMs: keys.timeout, rise: keys.rise, fall: keys.fall };
+  const { interval: intervalMs, timeout: timeoutMs, rise, fall, initial } = keys;
+  return { intervalMs, timeoutMs, rise, fall, initial };
 }
 
 export const PASS: ProbeResult = { ok: true };

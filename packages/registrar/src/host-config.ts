@@ -1,7 +1,9 @@
-import { SafeName, SocketPath } from '@tandem/core';
+import { duration, SafeName, SocketPath } from '@tandem/core';
 import * as z from 'zod';
 
 import { finderKeys } from './finders/kinds.ts';
+import { FlapDampingSection } from './flap.ts';
+import { RateLimitSection } from './rate-limit.ts';
 
 /** `registrar` of the host file. Relative paths are relative to that file. */
 export const RegistrarSection = z
@@ -15,8 +17,34 @@ export const RegistrarSection = z
     control_group: SafeName.optional().describe(
       "whose members may use that socket: a name or number; default: the daemon's own group",
     ),
+    drain_file: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('while this file exists, no service of the host is announced'),
+    shutdown_delay: duration({ minMs: 0, maxMs: 3_600_000 })
+      .prefault('0ms')
+      .describe('from the withdrawal at SIGTERM to the end of the daemon; the checks go on meanwhile'),
+    heartbeat_file: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('touched every second while all checks make progress, for whoever watches the daemon'),
+    rate_limit: RateLimitSection.optional().describe('of the announcements of all services together'),
+    flap_damping: FlapDampingSection.optional().describe(
+      'holds down what goes down again and again; for services that do not say otherwise',
+    ),
     ...finderKeys,
   })
-  .transform(({ control, control_group: controlGroup, docker }) => ({ control, controlGroup, docker }));
+  .transform((keys) => ({
+    control: keys.control,
+    controlGroup: keys.control_group,
+    drainFile: keys.drain_file,
+    shutdownDelayMs: keys.shutdown_delay,
+    heartbeatFile: keys.heartbeat_file,
+    rateLimit: keys.rate_limit,
+    flapDamping: keys.flap_damping,
+    docker: keys.docker,
+  }));
 
 export type RegistrarSettings = z.output<typeof RegistrarSection>;

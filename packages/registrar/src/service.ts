@@ -1,14 +1,16 @@
 import { isDeepStrictEqual } from 'node:util';
 
-import type { AddressResolver, HostConfig, Instance, Log } from '@tandem/core';
+import type { AddressResolver, Log } from '@tandem/core';
 import type { Announcer } from '@tandem/registry';
 
-import { announcementOf } from './announcement.ts';
+import { type AnnouncingDeps, type AnnouncingStatus, createAnnouncing } from './announcing.ts';
 import type { Check, CheckContext } from './check.ts';
 import { type CheckConfig, createCheck, scheduleOf } from './checks/kinds.ts';
 import type { ServiceRegistration } from './config.ts';
-import { combineHealth, type Health } from './health.ts';
-import { type Clock, createProbeLoop, type ProbeLoop } from './probe-loop.ts';
+import { combineHealth, type Health, type Verdict } from './health.ts';
+import type { Spread } from './pacing.ts';
+import { createProbeLoop, type ProbeLoop } from './probe-loop.ts';
+import type { Reports } from './reports.ts';
 
 export interface CheckStatus {
   /** Where it stands in the configuration, such as `checks[0].http`. */
@@ -16,33 +18,41 @@ export interface CheckStatus {
   readonly health: Health;
   /** Why the last probe failed. */
   readonly reason?: string;
+  /** What the last probe warned of, though it passed. */
+  readonly warning?: string;
+  /** How long the last probe took, in milliseconds. */
+  readonly lastProbeMs?: number;
 }
 
 /** Turns a configured check into one that can be probed. */
 export type CheckFactory = (config: CheckConfig, context: CheckContext) => Check;
 
-export interface ServiceDeps {
-  readonly host: HostConfig;
-  readonly announcer: Announcer;
-  readonly log: Log;
-  readonly clock: Clock;
+export interface ServiceDeps extends AnnouncingDeps {
+  readonly spread: Spread;
   readonly resolver: AddressResolver;
+  readonly reports: Reports;
   readonly createCheck?: CheckFactory;
-  /** Called after an instance was given to the announcer. */
-  readonly onAnnounced?: () => void;
 }
 
-/** One service of this host: its checks, its health, and what stands in the registry because of them. */
+/** One service of this host at one place: its checks, its health, and what stands in the registry because of them. */
 export interface Service {
   /**
    * The registration has changed, its place has not. Checks that stayed the same go on with what they know. An announcer
    * that takes over from another one is told what the service knows.
    */
   update(registration: ServiceRegistration, successor?: Announcer): void;
+  /** Something else than its checks may have changed: decides anew. */
+  reconsider(): void;
   readonly health: Health;
   /** Whether the last word to the registry was an instance. */
   readonly isAnnounced: boolean;
-  checks(): CheckStatus[];
+  /** Resolves when the registry has confirmed what is meant now. */
+  agreed(signal: AbortSignal): Promise<void>;
+  status(): AnnouncingStatus & { readonly health: Health; readonly checks: readonly CheckStatus[] };
+  /** Its checks that should have made progress by now, by the clock. */
+  overdue(now: number): string[];
+  /** It leaves the rotation on purpose: when it comes back, it starts anew. */
+  forgetStart(): void;
   /** Ends all probing. What stands in the registry stays. */
   stop(): Promise<void>;
 }
@@ -54,44 +64,39 @@ interface RunningCheck {
 
 export function createService(deps: ServiceDeps, registration: ServiceRegistration): Service {
   const makeCheck = deps.createCheck ?? createCheck;
+  const { clock, log } = deps.situation;
+  const announcing = createAnnouncing(deps, registration);
   let current = registration;
   let running: RunningCheck[] = [];
   let ended: Promise<unknown> = Promise.resolve();
-  let stopped = false;
-  let { announcer } = deps;
-  /** The last word to the announcer; undecided while there was none. */
-  let said: Instance | undefined | 'undecided' = 'undecided';
 
-  function health(): Health {
-    const { finding } = current;
-    const found = finding === undefined ? [] : [finding.health];
-    return combineHealth([...running.map(({ loop }) => loop.health), ...found]);
+  function verdict() {
+    return combineHealth([...running.map(({ loop }) => loop), ...verdictsOf(current)]);
   }
 
   function decide(): void {
-    if (stopped) return;
-    const wanted = announcementOf(health(), current.config, deps.host);
-    if (wanted === 'undecided' || isDeepStrictEqual(wanted, said)) return;
-    said = wanted;
-    announcer.set(wanted);
-    if (wanted !== undefined) deps.onAnnounced?.();
+    announcing.consider(verdict(), current);
   }
 
   function start(config: CheckConfig): RunningCheck {
+    let told: Health = 'unknown';
     const loop = createProbeLoop({
-      check: makeCheck(config, {
-        service: current.service,
-        port: current.config.port,
-        resolver: deps.resolver,
-      }),
+      check: makeCheck(
+        config,
+        contextOf(() => current, deps),
+      ),
       schedule: scheduleOf(config),
-      clock: deps.clock,
-      onHealth: (health, reason) => {
+      clock,
+      spread: deps.spread,
+      onVerdict: () => {
+        const { health, reason } = loop;
         const facts = { ...factsOf(check), health, ...(reason === undefined ? {} : { reason }) };
-        deps.log.info(facts, 'health changed');
+        if (health !== told) log.info(facts, 'health changed');
+        told = health;
         decide();
       },
-      onBroken: (error) => deps.log.error({ ...factsOf(check), err: error }, 'check is broken'),
+      onBroken: (error) => log.error({ ...factsOf(check), err: error }, 'check is broken'),
+      onStuck: () => log.error(factsOf(check), 'a probe does not end, none is begun before it has'),
     });
     const check = { config, loop };
     return check;
@@ -115,29 +120,43 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
   apply();
   return {
     update(registration, successor) {
-      tellFinding(deps.log, current, registration);
+      tellFinding(log, current, registration);
       current = registration;
-      if (successor !== undefined) {
-        announcer = successor;
-        said = 'undecided';
-      }
+      if (successor !== undefined) announcing.handOver(successor);
       apply();
     },
+    reconsider: decide,
     get health() {
-      return health();
+      return verdict().health;
     },
     get isAnnounced() {
-      return said !== undefined && said !== 'undecided';
+      return announcing.isAnnounced;
     },
-    checks: () => [
-      ...running.map(({ config, loop }, index) => statusOf(config, index, loop)),
-      ...(current.finding === undefined ? [] : [current.finding]),
-    ],
+    agreed: (signal) => announcing.agreed(signal),
+    status: () => ({
+      ...announcing.status(current),
+      health: verdict().health,
+      checks: [...running.map(statusOf), ...findingsOf(current)],
+    }),
+    overdue: (now) =>
+      running.flatMap(({ config, loop }, index) =>
+        now > loop.dueBy ? [`${current.service} ${nameOf(config, index)}`] : [],
+      ),
+    forgetStart: () => announcing.forgetStart(),
     async stop() {
-      stopped = true;
+      announcing.stop();
       await Promise.all([ended, ...running.map(({ loop }) => loop.stop())]);
     },
   };
+}
+
+function findingsOf({ finding }: ServiceRegistration): CheckStatus[] {
+  return finding === undefined ? [] : [finding];
+}
+
+/** Whoever found it knows: there is nothing to wait for. */
+function verdictsOf(registration: ServiceRegistration): Verdict[] {
+  return findingsOf(registration).map(({ health }) => ({ health, isFirm: true }));
 }
 
 /** Like the results of checks, it is told when it changes. */
@@ -150,9 +169,30 @@ function tellFinding(
   log.info({ service, origin, ...finding }, 'health changed');
 }
 
-function statusOf(config: CheckConfig, index: number, loop: ProbeLoop): CheckStatus {
-  const { health, reason } = loop;
-  return { check: nameOf(config, index), health, ...(reason === undefined ? {} : { reason }) };
+function contextOf(
+  current: () => ServiceRegistration,
+  { resolver, reports }: Pick<ServiceDeps, 'resolver' | 'reports'>,
+): CheckContext {
+  return {
+    // It may be renamed while the check goes on.
+    get service() {
+      return current().service;
+    },
+    port: current().config.port,
+    resolver,
+    reports,
+  };
+}
+
+function statusOf({ config, loop }: RunningCheck, index: number): CheckStatus {
+  const { health, reason, warning, lastProbeMs } = loop;
+  return {
+    check: nameOf(config, index),
+    health,
+    ...(reason === undefined ? {} : { reason }),
+    ...(warning === undefined ? {} : { warning }),
+    ...(lastProbeMs === undefined ? {} : { lastProbeMs }),
+  };
 }
 
 function nameOf(config: CheckConfig, index: number): string {

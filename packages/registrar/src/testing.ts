@@ -14,3 +14,13 @@ export {
 } from './finders/container-roster.ts';
 export { type FoundContainer, type LabelOptions, readContainer } from './finders/docker-labels.ts';
 export { mergeServices } from './all-services.ts';
+export { chooseAddress, createAddresses } from './addresses.ts';
+export { createDrainFiles } from './drain-files.ts';
+export { CALM, type FlapDamping, type FlapState, heldForMs, noteDown, offencesAt } from './flap.ts';
+export { createForgetfulMemory, openMemory } from './memory.ts';
+export { openOverridesStore } from './overrides-store.ts';
+export { isDrained, NO_OVERRIDES, withDrain, withoutDrain, withWeight } from './overrides.ts';
+export { createSpread, nextInterval } from './pacing.ts';
+export { slowWeight } from './slow-start.ts';
+export { watchStalls } from './stalls.ts';
+export { createHostThrottle, createThrottle } from './throttle.ts';

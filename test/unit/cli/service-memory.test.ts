@@ -58,6 +58,10 @@ describe('service files over a restart', () => {
             isKnown,
           };
         },
+        /** Whether what an earlier life has done and nobody wants now may go. */
+        async isComplete() {
+          return (await files.load()).isComplete;
+        },
       };
     }
     await write('a', both('a', 1000));
@@ -129,6 +133,22 @@ describe('service files over a restart', () => {
     const { discovered, problems } = await (await live()).load();
 
     assert.deepEqual([discovered, problems], [['b'], 1]);
+  });
+
+  test('are all accounted for, unless one that is set aside may have been in force in a way that nobody knows', async () => {
+    const { config, memory, write, live } = await startScene();
+    await write('a', 'service: [\n');
+    assert.equal(await (await live()).isComplete(), true, 'its last good version is in force');
+    await write('c', 'service: [\n');
+    assert.equal(await (await live()).isComplete(), true, 'it never was in force');
+    await writeFile(config, `${HOST}haproxy: { port_range: { tcp: 1000-1001 } }\n`);
+    assert.equal(await (await live()).isComplete(), false, 'it was, and its last good version is of no use');
+    await writeFile(config, HOST);
+    await rm(memory);
+    assert.equal(await (await live()).isComplete(), false, 'nobody remembers');
+    await write('a', both('a', 3000));
+    await write('c', both('c', 4000));
+    assert.equal(await (await live()).isComplete(), true, 'nothing is set aside');
   });
 
   test('are read afresh when the memory is damaged, and that is said', async () => {

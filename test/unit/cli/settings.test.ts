@@ -418,10 +418,12 @@ discovery: { control: run/s.sock }
 
   test('take a host address that others can use, and no other', async () => {
     const withAddress = (address: string) => HOST.replace('10.0.0.5', `'${address}'`);
-    for (const address of ['127.0.0.1', '::1', '10.0.0.5', '2001:db8::1', '0.0.0.1', '::ffff:10.0.0.5']) {
+    const literals = ['127.0.0.1', '::1', '10.0.0.5', '2001:db8::1', '0.0.0.1', '::ffff:10.0.0.5'];
+    for (const address of [...literals, 'web-1', 'db1.example.net']) {
       assert.equal((await settings(withAddress(address))).host.address, address);
     }
-    for (const address of ['0.0.0.0', '::', '0:0:0:0:0:0:0:0', '::ffff:0.0.0.0', 'fe80::1%eth0', 'web-1']) {
+    const nowhere = ['0.0.0.0', '::', '0:0:0:0:0:0:0:0', '::ffff:0.0.0.0', 'fe80::1%eth0'];
+    for (const address of [...nowhere, '10.0.0', '10.0.0.256', '0x7f.1', 'a b', 'web-1:80', '-a']) {
       const file = path.join(root, 'bad.yaml');
       await writeFile(file, withAddress(address));
       const loaded = await loadHostSettings(file);

@@ -9,6 +9,7 @@ import { describe, test, type TestContext } from 'node:test';
 
 import { askControl, type ControlRoute, openControl, silentLog } from '@tandem/core';
 
+import { eventually } from '../../support/eventually.ts';
 import { coded, temporaryDirectory } from './support.ts';
 
 const ROUTES: readonly ControlRoute[] = [
@@ -22,6 +23,11 @@ const ROUTES: readonly ControlRoute[] = [
     method: 'DELETE',
     path: '/v1/things/:thing/parts/:part',
     answer: ({ params }) => ({ ok: false, status: 404, code: 'NO_THING', message: `no ${params['thing']}` }),
+  },
+  {
+    method: 'POST',
+    path: '/v1/things/:thing',
+    answer: ({ params, body }) => ({ ok: true, body: { params, body } }),
   },
   {
     method: 'GET',
@@ -46,7 +52,12 @@ async function open(t: TestContext, file = path.join(temporaryDirectory(t), 'run
   return { file, server };
 }
 
-function ask(file: string, method: 'GET' | 'PUT' | 'DELETE', parts: readonly string[], body?: unknown) {
+function ask(
+  file: string,
+  method: 'GET' | 'PUT' | 'POST' | 'DELETE',
+  parts: readonly string[],
+  body?: unknown,
+) {
   return askControl({ file, daemon: 'test daemon', method, path: parts, body });
 }
 
@@ -93,6 +104,10 @@ describe('the control socket', () => {
         body: { kind: 'x' },
       },
     );
+    assert.deepEqual(await ask(file, 'POST', ['v1', 'things', 'web'], ['x']), {
+      params: { thing: 'web' },
+      body: ['x'],
+    });
   });
 
   test('hands on a refusal in the words of the daemon', async (t) => {
@@ -143,6 +158,42 @@ describe('the control socket', () => {
     leaver.destroy();
 
     assert.deepEqual(await ask(file, 'GET', ['v1', 'state']), { fine: true });
+  });
+
+  test('gives a route the time that it asks for, and ends it when nobody waits for the answer any more', async (t) => {
+    let begun = () => {};
+    const isBegun = new Promise<void>((resolve) => {
+      begun = resolve;
+    });
+    const reasons: unknown[] = [];
+    const untilGone = (signal: AbortSignal) =>
+      new Promise<never>((_, reject) => {
+        signal.addEventListener('abort', () => {
+          reasons.push(signal.reason);
+          reject(signal.reason as Error);
+        });
+        begun();
+      });
+    const log = { ...silentLog, error: () => assert.fail('nothing is wrong') };
+    const file = path.join(temporaryDirectory(t), 'control.sock');
+    const server = await openControl({
+      file,
+      log,
+      routes: [
+        { method: 'GET', path: '/long', limitMs: 3_600_000, answer: ({ signal }) => untilGone(signal) },
+        { method: 'GET', path: '/short', limitMs: 50, answer: ({ signal }) => untilGone(signal) },
+      ],
+    });
+    t.after(() => server.close());
+
+    const client = net.connect(file);
+    client.write('GET /long HTTP/1.1\r\nhost: x\r\n\r\n');
+    await isBegun;
+    client.destroy();
+    await eventually(() => assert.equal(reasons.length, 1));
+    assert.match(String(reasons[0]), /whoever asked has gone/);
+
+    assert.equal((await send(file, { method: 'GET', path: '/short' })).status, 504);
   });
 
   test('answers what is under way when it closes', async (t) => {

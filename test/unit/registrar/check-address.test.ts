@@ -8,7 +8,7 @@ import { createTarget, type Target } from '@tandem/registrar/testing';
 import { startDnsServer, type Zone } from '../../support/dns-server.ts';
 
 const NEVER = new AbortController().signal;
-const SCHEDULE = { intervalMs: 2_000, timeoutMs: 30_000, rise: 1, fall: 1 };
+const SCHEDULE = { intervalMs: 2_000, timeoutMs: 30_000, rise: 1, fall: 1, initial: 'first_result' as const };
 
 /** A resolver that says what the test wants, and counts how often it was asked. */
 function scriptedResolver(answer: DnsAnswer<string>): AddressResolver & {

@@ -1,5 +1,5 @@
 import { createAddressResolver } from '@tandem/core';
-import { type Check, CheckSection, createCheck, type ProbeResult } from '@tandem/registrar';
+import { type Check, CheckSection, createCheck, createReports, type ProbeResult } from '@tandem/registrar';
 
 import type { CheckSubject } from '../../conformance/check.ts';
 
@@ -12,6 +12,7 @@ export function checkOf(entry: Record<string, unknown>, servicePort = 1) {
     service: 'web',
     port: servicePort,
     resolver: createAddressResolver(),
+    reports: createReports(),
   });
 }
 

@@ -67,7 +67,7 @@ describe('checks in a service file', () => {
           tls: undefined,
           send: undefined,
           expect: undefined,
-          schedule: { intervalMs: 2000, timeoutMs: 500, rise: 1, fall: 1 },
+          schedule: { intervalMs: 2000, timeoutMs: 500, rise: 1, fall: 1, initial: 'first_result' },
         },
       },
     ]);

@@ -1,16 +1,29 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { combineHealth, createHealth, type Health, nextHealth } from '@tandem/registrar';
+import {
+  combineHealth,
+  createHealth,
+  type Health,
+  type HealthLimits,
+  nextHealth,
+  type Verdict,
+} from '@tandem/registrar';
 import * as fc from 'fast-check';
 
-/** The health after each of these results. */
-function healths(limits: { rise: number; fall: number }, results: readonly boolean[]): Health[] {
-  let state = createHealth(limits);
+type Limits = Omit<HealthLimits, 'initial'> & Partial<HealthLimits>;
+
+/** The verdict after each of these results. */
+function verdicts(limits: Limits, results: readonly boolean[]): Verdict[] {
+  let state = createHealth({ initial: 'first_result', ...limits });
   return results.map((ok) => {
     state = nextHealth(state, ok);
-    return state.health;
+    return { health: state.health, isFirm: state.isFirm };
   });
+}
+
+function healths(limits: Limits, results: readonly boolean[]): Health[] {
+  return verdicts(limits, results).map(({ health }) => health);
 }
 
 /** Nerve's own definition, with its ring buffer, as the judge of what is up. */
@@ -55,42 +68,68 @@ test('health changes exactly where Nerve changes it', () => {
   }
 });
 
-test('health is up where the ring buffer is, and down only after enough failures, for every sequence', () => {
+test('health is what the ring buffer says, and firmly down only after enough failures, for every sequence', () => {
   const limit = fc.integer({ min: 1, max: 6 });
   fc.assert(
     fc.property(limit, limit, fc.array(fc.boolean(), { maxLength: 40 }), (rise, fall, results) => {
       const isUp = ringBuffer({ rise, fall }, results);
-      // What is not up was up before or has failed enough, or else nothing is known of it.
-      const expected = isUp.map((up, index): Health => {
-        if (up) return 'up';
+      const expected = isUp.map((up, index): Verdict => {
         const sofar = results.slice(0, index + 1);
         const hasFailed = sofar.some(
           (_, at) => at + fall <= sofar.length && !sofar.slice(at, at + fall).includes(true),
         );
-        return hasFailed ? 'down' : 'unknown';
+        return { health: up ? 'up' : 'down', isFirm: up || hasFailed };
       });
-      assert.deepEqual(healths({ rise, fall }, results), expected);
+      assert.deepEqual(verdicts({ rise, fall }, results), expected);
     }),
   );
 });
 
-test('a first pass counts at once, first failures only when there are enough of them', () => {
+test('a first result counts at once, but first failures are firm only when there are enough of them', () => {
   const limits = { rise: 2, fall: 3 };
-  assert.equal(createHealth(limits).health, 'unknown');
-  assert.deepEqual(healths(limits, [true]), ['up']);
-  assert.deepEqual(healths(limits, [false, false, false]), ['unknown', 'unknown', 'down']);
-  assert.deepEqual(healths(limits, [false, true, false, true, true]), [
-    'unknown',
-    'unknown',
-    'unknown',
-    'unknown',
-    'up',
-  ]);
+  const shown = (results: readonly boolean[]) =>
+    verdicts(limits, results).map(({ health, isFirm }) => `${health}${isFirm ? '' : '?'}`);
+  assert.equal(createHealth({ ...limits, initial: 'first_result' }).health, 'unknown');
+  assert.deepEqual(shown([true]), ['up']);
+  assert.deepEqual(shown([false, false, false]), ['down?', 'down?', 'down']);
+  assert.deepEqual(shown([false, true, false, true, true]), ['down?', 'down?', 'down?', 'down?', 'up']);
 });
 
-test('a service is as well as its worst check', () => {
-  assert.equal(combineHealth([]), 'up');
-  assert.equal(combineHealth(['up', 'up']), 'up');
-  assert.equal(combineHealth(['up', 'unknown']), 'unknown');
-  assert.equal(combineHealth(['unknown', 'down', 'up']), 'down');
+test('what is down to begin with has to pass as often as it always has to, for every sequence', () => {
+  assert.deepEqual(healths({ rise: 3, fall: 2, initial: 'down' }, [true, true, true]), [
+    'down',
+    'down',
+    'up',
+  ]);
+  assert.equal(createHealth({ rise: 3, fall: 2, initial: 'down' }).health, 'down');
+  const limit = fc.integer({ min: 1, max: 6 });
+  fc.assert(
+    fc.property(limit, limit, fc.array(fc.boolean(), { maxLength: 40 }), (rise, fall, results) => {
+      // As if it had failed before anybody looked.
+      const failures = Array.from({ length: fall }, () => false);
+      const expected = ringBuffer({ rise, fall }, [...failures, ...results]).slice(fall);
+      const got = healths({ rise, fall, initial: 'down' }, results);
+      assert.deepEqual(
+        got.map((health) => health === 'up'),
+        expected,
+      );
+    }),
+  );
+});
+
+test('a service is as well as its worst check, and as firmly as the firmest of these', () => {
+  const [up, down] = [
+    { health: 'up', isFirm: true },
+    { health: 'down', isFirm: true },
+  ] as const;
+  const [doubtful, unknown] = [
+    { health: 'down', isFirm: false },
+    { health: 'unknown', isFirm: false },
+  ] as const;
+  assert.deepEqual(combineHealth([]), up);
+  assert.deepEqual(combineHealth([up, up]), up);
+  assert.deepEqual(combineHealth([up, unknown]), unknown);
+  assert.deepEqual(combineHealth([unknown, down, up]), down);
+  assert.deepEqual(combineHealth([unknown, doubtful, up]), doubtful);
+  assert.deepEqual(combineHealth([doubtful, down]), down);
 });

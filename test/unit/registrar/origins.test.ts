@@ -112,21 +112,18 @@ function scriptedFinder() {
 
 test('the whole is complete only when the files were read and every finder has answered', async () => {
   const [one, two] = [scriptedFinder(), scriptedFinder()];
-  const controller = new AbortController();
   const updates: [ports: number[], isComplete: boolean][] = [];
   const all = followAllServices({
     finders: [one.finder, two.finder],
     update: (services, { isComplete }) =>
       updates.push([services.map(({ config }) => config.port), isComplete]),
     log: recordLog(),
-    signal: controller.signal,
   });
   one.finds({ registrations: [container(1, 81)], isComplete: true });
   all.takeFiles([registration('db', { port: 80 })], { isComplete: false });
   two.finds({ registrations: [], isComplete: false });
   all.takeFiles([registration('db', { port: 80 })], { isComplete: true });
   two.finds({ registrations: [container(2, 82)], isComplete: true });
-  controller.abort();
   await all.end();
   two.finds({ registrations: [], isComplete: true });
   assert.deepEqual(updates, [
@@ -140,7 +137,6 @@ test('the whole is complete only when the files were read and every finder has a
 
 test('a finder that breaks keeps what it has found, and costs nobody else anything', async () => {
   const log = recordLog();
-  const controller = new AbortController();
   let services: readonly ServiceRegistration[] = [];
   const broken: Finder = {
     follow: (onFound) => {
@@ -154,10 +150,8 @@ test('a finder that breaks keeps what it has found, and costs nobody else anythi
       services = update;
     },
     log,
-    signal: controller.signal,
   });
   all.takeFiles([registration('db', { port: 80 })], { isComplete: true });
-  controller.abort();
   await all.end();
   assert.equal(services.length, 2);
   assert.deepEqual(

@@ -43,7 +43,8 @@ async function answer(
     case 'pass':
     case 'fail':
       await new Promise((resolve) => {
-        setTimeout(resolve, takesMs);
+        if (takesMs === 0) setImmediate(resolve);
+        else setTimeout(resolve, takesMs);
       });
       return result === 'pass' ? { ok: true } : { ok: false, reason: 'scripted' };
     case 'explode':

@@ -1,9 +1,10 @@
 import type { CommandModule } from 'yargs';
 
-import { askDiscovery, controlSocket, type DaemonArguments } from '../control/ask.ts';
-import { parseHeld } from '../control/answers.ts';
+import { type DaemonArguments, reachDaemon } from '../control/ask.ts';
+import { parseHeld } from '../control/discovery-answers.ts';
 import { printable } from '../printable.ts';
-import { daemonOptions } from './options.ts';
+import { warnIfForgetful } from '../remembered.ts';
+import { daemonOptions, servicePositional } from './options.ts';
 
 interface HoldArguments extends DaemonArguments {
   service: string;
@@ -16,7 +17,7 @@ export const holdCommand: CommandModule<object, HoldArguments> = {
   describe: 'Take one instance of a service out of use on this host, until it is released',
   builder: (yargs) =>
     yargs
-      .positional('service', { type: 'string', demandOption: true, describe: 'The name of the service' })
+      .positional('service', servicePositional)
       .positional('instance', {
         type: 'string',
         demandOption: true,
@@ -27,7 +28,7 @@ export const holdCommand: CommandModule<object, HoldArguments> = {
         default: false,
         describe: 'Maintenance: nothing at all goes there any more. Default: drain, what is begun may finish',
       })
-      .options(daemonOptions)
+      .options(daemonOptions('discovery'))
       .example('$0 hold payments i-1234', 'New requests go to the others')
       .example('$0 hold payments 10.0.0.5:8080 --maint', 'By its address, and at once')
       .epilogue(
@@ -36,8 +37,9 @@ export const holdCommand: CommandModule<object, HoldArguments> = {
       ),
   async handler({ service, instance, maint, ...daemon }) {
     const kind = maint ? 'maint' : 'drain';
+    const ask = await reachDaemon('discovery', daemon);
     const held = parseHeld(
-      await askDiscovery(await controlSocket(daemon), {
+      await ask({
         method: 'PUT',
         path: ['v1', 'services', service, 'holds', instance],
         body: { kind },
@@ -47,8 +49,3 @@ export const holdCommand: CommandModule<object, HoldArguments> = {
     warnIfForgetful(held);
   },
 };
-
-export function warnIfForgetful({ remembered }: { readonly remembered: boolean }): void {
-  if (!remembered)
-    process.stderr.write('tandem: done, but it could not be saved: a restart of the daemon undoes it\n');
-}

@@ -10,28 +10,38 @@ export interface DaemonArguments {
   readonly socket: string | undefined;
 }
 
-/** Where the discovery daemon of a host file answers. */
-export async function controlSocket({ config, socket }: DaemonArguments): Promise<string> {
-  if (socket !== undefined) return path.resolve(socket);
-  const loaded = await loadHostSettings(path.resolve(config));
-  if (!loaded.ok) throw invalidConfig(loaded.problems);
-  return loaded.value.discovery.control;
+/** The daemons of a host, by their sections in the host file, and what they are called in messages. */
+export const DAEMONS = { discovery: 'discovery daemon', registrar: 'registrar' } as const;
+
+export type DaemonName = keyof typeof DAEMONS;
+
+interface Question {
+  readonly method: 'GET' | 'PUT' | 'POST' | 'DELETE';
+  readonly path: readonly string[];
+  readonly body?: unknown;
+  readonly signal?: AbortSignal;
+  readonly timeoutMs?: number;
 }
 
-/** Asks the discovery daemon. What it refuses with may quote the registry, so it is made fit for a terminal. */
-export async function askDiscovery(
-  file: string,
-  question: {
-    readonly method: 'GET' | 'PUT' | 'DELETE';
-    readonly path: readonly string[];
-    readonly body?: unknown;
-    readonly signal?: AbortSignal;
-  },
-): Promise<unknown> {
-  try {
-    return await askControl({ file, daemon: 'discovery daemon', ...question });
-  } catch (error) {
-    if (!isTandemError(error)) throw error;
-    throw new TandemError(error.code, error.message.split('\n').map(printable).join('\n'), { cause: error });
-  }
+/** Asks one daemon. What it refuses with may quote the registry or a service, so it is made fit for a terminal. */
+export type Ask = (question: Question) => Promise<unknown>;
+
+/** Finds out where a daemon of the host answers. */
+export async function reachDaemon(name: DaemonName, { config, socket }: DaemonArguments): Promise<Ask> {
+  const file = socket === undefined ? await controlSocket(name, config) : path.resolve(socket);
+  return async (question) => {
+    try {
+      return await askControl({ file, daemon: DAEMONS[name], ...question });
+    } catch (error) {
+      if (!isTandemError(error)) throw error;
+      const message = error.message.split('\n').map(printable).join('\n');
+      throw new TandemError(error.code, message, { cause: error });
+    }
+  };
+}
+
+async function controlSocket(name: DaemonName, config: string): Promise<string> {
+  const loaded = await loadHostSettings(path.resolve(config));
+  if (!loaded.ok) throw invalidConfig(loaded.problems);
+  return loaded.value[name].control;
 }

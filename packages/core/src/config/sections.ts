@@ -5,6 +5,7 @@ import * as z from 'zod';
 
 import type { RecordFormat } from '../codec/codec.ts';
 import type { LogLevel } from '../log.ts';
+import { queryName } from '../net/dns.ts';
 
 /** Names that are safe as a znode, in haproxy.cfg and on HAProxy's command line. */
 export const SafeName = z
@@ -20,10 +21,13 @@ export const HostName = SafeName.refine((text) => text.length <= 63, 'must have 
 
 const NOWHERE = /^(0\.0\.0\.0|[0:]+|::ffff:(0\.0\.0\.0|0+:0+))$/i;
 
-/** An address that other hosts can use as it stands. */
-const HostAddress = z
+/** Where other hosts reach this one: an address that they can use as it stands, or the name of a host. */
+export const AnnouncedAddress = z
   .string()
-  .refine((text) => isIP(text) !== 0, { error: 'must be an IPv4 or IPv6 address', abort: true })
+  .refine((text) => isIP(text) !== 0 || queryName(text) !== undefined, {
+    error: 'must be an IPv4 or IPv6 address, or the name of a host',
+    abort: true,
+  })
   .refine((text) => !text.includes('%'), 'must not have a zone (%): it means nothing on other hosts')
   .refine((text) => !NOWHERE.test(text), 'must be the address of one host, not of all its interfaces');
 
@@ -85,14 +89,15 @@ interface FormatKeys {
 /** `host` of the host file. */
 export const HostSection = z.strictObject({
   name: HostName.optional().describe('what instances of this host are called; default: the host name'),
-  address: HostAddress.optional().describe(
-    'what is announced; default: the first address that is not loopback',
+  address: AnnouncedAddress.optional().describe(
+    'what is announced: an address, or a name whose address is; default: the first address that is not loopback',
   ),
   labels: Labels.default({}).describe('added to every instance of this host'),
 });
 
 export interface HostConfig {
   readonly name: string;
+  /** Or the name of a host that stands for one. */
   readonly address: string;
   readonly labels: Readonly<Record<string, string>>;
 }

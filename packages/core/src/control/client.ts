@@ -12,7 +12,7 @@ export interface ControlQuestion {
   readonly file: string;
   /** What to call the daemon in messages, such as `discovery daemon`. */
   readonly daemon: string;
-  readonly method: 'GET' | 'PUT' | 'DELETE';
+  readonly method: 'GET' | 'PUT' | 'POST' | 'DELETE';
   /** The parts of the path, as they are: they are encoded here. */
   readonly path: readonly string[];
   readonly body?: unknown;

@@ -10,6 +10,7 @@ export interface ControlRequest {
   readonly params: Readonly<Record<string, string>>;
   /** What came as JSON; undefined when nothing came. Not yet known to be anything. */
   readonly body: unknown;
+  /** Aborted when nobody waits for the answer any more. */
   readonly signal: AbortSignal;
 }
 
@@ -24,9 +25,11 @@ export type ControlAnswer =
     };
 
 export interface ControlRoute {
-  readonly method: 'GET' | 'PUT' | 'DELETE';
+  readonly method: 'GET' | 'PUT' | 'POST' | 'DELETE';
   /** Such as `/v1/services/:service`: a part with a colon stands for any text. */
   readonly path: string;
+  /** How long an answer may take. Default: ten seconds. */
+  readonly limitMs?: number;
   answer(request: ControlRequest): ControlAnswer | Promise<ControlAnswer>;
 }
 
@@ -46,7 +49,7 @@ export interface ControlOptions {
 }
 
 const MAX_BODY_BYTES = 64 * 1024;
-const MAX_CONNECTIONS = 64;
+const MAX_CONNECTIONS = 256;
 const ANSWER_LIMIT_MS = 10_000;
 const CLOSE_GRACE_MS = 2_000;
 
@@ -106,6 +109,10 @@ async function respond(
   // A client that leaves in the middle is nobody's failure.
   request.on('error', () => {});
   response.on('error', () => {});
+  const asking = new AbortController();
+  const leave = () => asking.abort(ending.aborted ? ending.reason : new Error('whoever asked has gone'));
+  response.once('close', leave);
+  ending.addEventListener('abort', leave, { once: true });
   try {
     const found = findRoute(routes, request.method ?? '', request.url ?? '');
     if ('status' in found) {
@@ -117,18 +124,21 @@ async function respond(
       refuse(body);
       return;
     }
-    const answer = await withDeadline(ending, ANSWER_LIMIT_MS, async (signal) =>
+    const answer = await withDeadline(asking.signal, found.route.limitMs ?? ANSWER_LIMIT_MS, async (signal) =>
       found.route.answer({ params: found.params, body: body.value, signal }),
     );
     if (answer.ok) send(response, 200, answer.body);
     else refuse(answer);
   } catch (error) {
+    if (asking.signal.aborted && error === asking.signal.reason) return;
     if (isTandemError(error, 'DEADLINE_EXCEEDED')) {
       refuse({ status: 504, code: error.code, message: 'the daemon did not get it done in time' });
       return;
     }
     log.error({ method: request.method, err: messageOf(error) }, 'could not answer on the control socket');
     refuse({ status: 500, code: 'INTERNAL', message: 'a fault in the daemon; its log says more' });
+  } finally {
+    ending.removeEventListener('abort', leave);
   }
 }
 

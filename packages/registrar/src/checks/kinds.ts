@@ -7,6 +7,7 @@ import { createHttpCheck, HttpSection } from './http.ts';
 import { createMysqlCheck, MysqlSection } from './mysql.ts';
 import { createNoopCheck, NoopSection } from './noop.ts';
 import { createPostgresCheck, PostgresSection } from './postgres.ts';
+import { createPushCheck, PushSection } from './push.ts';
 import { createRabbitmqCheck, RabbitmqSection } from './rabbitmq.ts';
 import { createRedisCheck, RedisSection } from './redis.ts';
 import { createTcpCheck, TcpSection } from './tcp.ts';
@@ -26,6 +27,7 @@ const KINDS = {
   ),
   rabbitmq: kind(RabbitmqSection, createRabbitmqCheck, 'a RabbitMQ server: a login, a virtual host'),
   command: kind(CommandSection, createCommandCheck, 'a program whose exit status says how the service is'),
+  push: kind(PushSection, createPushCheck, 'what the service reports of itself; silence is failure'),
   noop: kind(NoopSection, createNoopCheck, 'nothing: it always passes'),
 };
 

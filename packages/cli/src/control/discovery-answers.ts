@@ -1,5 +1,6 @@
-import { TandemError } from '@tandem/core';
 import * as z from 'zod';
+
+import { parseAnswer } from './parse-answer.ts';
 
 const Rejected = z.object({ place: z.string(), reason: z.string() });
 
@@ -54,16 +55,5 @@ export type AsideState = z.output<typeof Aside>;
 export type ServiceState = z.output<typeof ServiceState>;
 export type InstanceState = z.output<typeof InstanceState>;
 
-export const parseState = (answer: unknown): DaemonState => parse(State, answer);
-export const parseHeld = (answer: unknown): z.output<typeof Held> => parse(Held, answer);
-
-/** After an upgrade, daemon and command may be of different versions for a while. */
-function parse<T>(schema: z.ZodType<T>, answer: unknown): T {
-  const parsed = schema.safeParse(answer);
-  if (parsed.success) return parsed.data;
-  throw new TandemError(
-    'CONTROL_UNREACHABLE',
-    'the discovery daemon is of another version than this command: restart it',
-    { cause: parsed.error },
-  );
-}
+export const parseState = (answer: unknown): DaemonState => parseAnswer('discovery', State, answer);
+export const parseHeld = (answer: unknown): z.output<typeof Held> => parseAnswer('discovery', Held, answer);

@@ -2,6 +2,8 @@ import type { ControlAnswer, ControlRoute } from '@tandem/core';
 import type { Discovery, HoldAnswer } from '@tandem/discovery';
 import * as z from 'zod';
 
+import { badRequest, listCandidates, refuse } from './refusals.ts';
+
 const HoldBody = z.strictObject({ kind: z.enum(['drain', 'maint']) });
 
 /** What operators may ask of a discovery daemon. */
@@ -29,30 +31,18 @@ export function discoveryRoutes(discovery: Pick<Discovery, 'hold' | 'release' | 
   ];
 }
 
-function badRequest(message: string): ControlAnswer {
-  return { ok: false, status: 400, code: 'BAD_REQUEST', message };
-}
-
-const MAX_CANDIDATES = 20;
-
 function holdAnswer(answer: HoldAnswer): ControlAnswer {
   if (answer.ok) return { ok: true, body: { instance: answer.instance, remembered: answer.remembered } };
   const { reason, candidates } = answer;
-  const more = candidates.length > MAX_CANDIDATES ? ', ...' : '';
-  const list = `${candidates.slice(0, MAX_CANDIDATES).join(', ')}${more}`;
-  const none = candidates.length === 0;
+  const list = listCandidates(candidates);
   switch (reason) {
     case 'unknown-service':
-      return refuse(404, 'UNKNOWN_SERVICE', `no such service. Known: ${none ? 'none' : list}`);
+      return refuse(404, 'UNKNOWN_SERVICE', `no such service. Known: ${list}`);
     case 'unknown-instance':
-      return refuse(404, 'UNKNOWN_INSTANCE', `no such instance. Known: ${none ? 'none' : list}`);
+      return refuse(404, 'UNKNOWN_INSTANCE', `no such instance. Known: ${list}`);
     case 'not-held':
-      return refuse(404, 'NOT_HELD', `that instance is not held. Held: ${none ? 'none' : list}`);
+      return refuse(404, 'NOT_HELD', `that instance is not held. Held: ${list}`);
     case 'ambiguous-instance':
       return refuse(409, 'AMBIGUOUS_INSTANCE', `several instances are meant, name one of them: ${list}`);
   }
-}
-
-function refuse(status: 404 | 409, code: string, message: string): ControlAnswer {
-  return { ok: false, status, code, message };
 }
