@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import { compilePattern } from '@tandem/registrar/testing';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 
 const NEVER = new AbortController().signal;
 
