@@ -7,7 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { withDeadline } from '@tandem/core';
 
 import { checkConformance } from '../../conformance/check.ts';
-import { checkOf, NEVER, reasonOf, subject } from './check-support.ts';
+import { checkOf, NEVER, problemsOf, reasonOf, subject } from './check-support.ts';
 import { eventually, isRunning } from './support.ts';
 
 describe('command check', () => {
@@ -176,4 +176,21 @@ describe('command check', () => {
     );
     await eventually(() => pidsIn(file).every((pid) => !isRunning(pid)), 'all of them are dead');
   });
+});
+
+test('what a command check cannot be is told with what it can', () => {
+  for (const [yaml, message] of [
+    ['command: { command: [] }', /must be at least 1 entries/],
+    [
+      'command: { command: [x], env: { "a b": c } }',
+      /the key "a b" cannot be used: is not the name of a variable/,
+    ],
+    ['command: { command: [x], env: { NOTIFY_SOCKET: /x } }', /must not have NOTIFY_SOCKET/],
+    ['command: { command: [x], env: { A: 1 } }', /env\.A: must be text, found 1/],
+    ['command: { command: [x], directory: here }', /directory: must be an absolute path, found "here"/],
+    ['command: { command: [x], user: "a b" }', /user: must be the name of a user, found "a b"/],
+    ['command: { command: [x], user: -1 }', /user: must be at least 0/],
+    ['command: { command: [x], shell: true }', /Known: command, env, directory, user, interval/],
+  ] as const)
+    assert.match(problemsOf(yaml), message, yaml);
 });
