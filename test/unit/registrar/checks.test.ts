@@ -64,6 +64,9 @@ describe('checks in a service file', () => {
         options: {
           host: '127.0.0.1',
           port: undefined,
+          tls: undefined,
+          send: undefined,
+          expect: undefined,
           schedule: { intervalMs: 2000, timeoutMs: 500, rise: 1, fall: 1 },
         },
       },

@@ -1,12 +1,10 @@
-import net from 'node:net';
-import tls, { type ConnectionOptions } from 'node:tls';
+import type { ConnectionOptions } from 'node:tls';
 
-import { CALLED_OFF, type Check, type CheckContext, failure, type ProbeResult } from '../check.ts';
-import { connectionReason, createTarget, type TargetConfig } from './address.ts';
-import type { Made } from './files.ts';
-import { peerWords } from './peer-words.ts';
+import { CALLED_OFF, type Check, type CheckContext, type ProbeResult } from '../check.ts';
+import { createTarget, type TargetConfig } from './address.ts';
+import { Connection, DONE, type Outcome, type Place } from './connection.ts';
 import { createSecret, type PasswordConfig } from './secret.ts';
-import { createTlsClient, type TlsConfig, tlsReason } from './tls.ts';
+import { createTlsClient, type TlsConfig } from './tls.ts';
 
 /** What a conversation does next. It goes on with what was heard or worked out. */
 export type Step =
@@ -63,12 +61,6 @@ export function* hearUntil(end: Buffer | string, what: string): Part<Buffer> {
   };
 }
 
-/** The most that one step may hear, and all of them. Nobody who speaks these protocols has more to say to a probe. */
-const MAX_HEARD_BYTES = 64 << 10;
-const MAX_HEARD_IN_ALL = 256 << 10;
-/** How long the other end has to close after the last word. */
-const FAREWELL_MS = 50;
-
 /** What a check that holds a conversation is made of. */
 export interface DialogueConfig extends TargetConfig, PasswordConfig {
   readonly tls?: TlsConfig | undefined;
@@ -123,200 +115,44 @@ interface Talk {
   readonly signal: AbortSignal;
 }
 
-async function converse(place: { host: string; port: number }, talk: Talk): Promise<ProbeResult> {
-  const { signal } = talk;
-  const line = createLine(place, talk);
-  const onAbort = () => line.cut();
+async function converse(place: Place, { conversation, signal, ...how }: Talk): Promise<ProbeResult> {
+  const connection = new Connection(place, how);
+  const onAbort = () => connection.cut();
   signal.addEventListener('abort', onAbort, { once: true });
   try {
-    const result = await follow(talk.conversation, line);
+    const result = await follow(conversation, connection);
     return signal.aborted ? CALLED_OFF : result;
   } finally {
     signal.removeEventListener('abort', onAbort);
-    line.cut();
+    connection.cut();
   }
 }
 
-async function follow(conversation: Conversation, line: Line): Promise<ProbeResult> {
-  const opened = await line.opened();
+async function follow(conversation: Conversation, connection: Connection): Promise<ProbeResult> {
+  const opened = await connection.opened();
   if (!opened.ok) return opened;
   let turn = conversation.next();
   // That there is a connection was all there was to know.
   if (turn.done === true) return turn.value;
   while (turn.done !== true) {
-    const outcome = await take(turn.value, line);
+    const outcome = await take(turn.value, connection);
     if (!outcome.ok) return outcome;
     turn = conversation.next(outcome.value);
   }
-  const parted = await line.farewell();
+  const parted = await connection.farewell();
   return parted.ok ? turn.value : parted;
 }
 
-type Outcome = Made<Buffer>;
-
-const NOTHING = Buffer.alloc(0);
-const DONE: Outcome = { ok: true, value: NOTHING };
-
-function take(step: Step, line: Line): Promise<Outcome> {
+async function take(step: Step, connection: Connection): Promise<Outcome> {
   switch (step.step) {
     case 'say':
-      return line.say(step.bytes);
-    case 'hear':
-      return line.hear(step);
-    case 'secure':
-      return line.secure();
-    case 'work':
-      return line.during(step.run());
-  }
-}
-
-/** One connection, over which everything that goes wrong is an outcome. */
-interface Line {
-  opened(): Promise<Outcome>;
-  say(bytes: Buffer | string): Promise<Outcome>;
-  hear(wanted: Hearing): Promise<Outcome>;
-  secure(): Promise<Outcome>;
-  /** Waits for something else, as long as the connection is not cut. */
-  during(task: Promise<Buffer>): Promise<Outcome>;
-  /**
-   * Everything was said: lets it get there, and the other end close first. Fails only when that end has turned us away:
-   * in TLS 1.3 a server looks at our certificate when we are through.
-   */
-  farewell(): Promise<Outcome>;
-  /** Ends it at once, and with it whatever is under way. */
-  cut(): void;
-}
-
-function createLine(place: { host: string; port: number }, { tls: options, secret }: Talk): Line {
-  const raw = net.connect({ host: place.host, port: place.port, noDelay: true });
-  let socket: net.Socket = raw;
-  let heard: Buffer = NOTHING;
-  let heardInAll = 0;
-  /** Why nothing more will come. */
-  let ended: string | undefined;
-  let wake = () => {};
-  let cutNow = () => {};
-  const cutOff = new Promise<undefined>((resolve) => {
-    cutNow = () => resolve(undefined);
-  });
-
-  const onChange = () => wake();
-  function end(reason: string): void {
-    ended ??= reason;
-    wake();
-  }
-  function attend(socket: net.Socket): void {
-    socket.on('end', () => end(CLOSED));
-    socket.on('close', () => end(CLOSED));
-    socket.on('error', (error) => end(reasonOf(error)));
-  }
-  /** Until something has happened. */
-  function change(): Promise<void> {
-    return new Promise((resolve) => {
-      wake = resolve;
-    });
-  }
-  async function until(event: 'connect' | 'secureConnect'): Promise<Outcome> {
-    let isThere = false;
-    socket.once(event, () => {
-      isThere = true;
-      wake();
-    });
-    while (!isThere && ended === undefined) await change();
-    return ended === undefined ? DONE : failure(ended);
-  }
-  /** Takes what has come, but not more than may be held: the rest waits at the other end. */
-  function receive(): void {
-    while (heard.length <= MAX_HEARD_BYTES) {
-      const chunk = socket.read() as Buffer | null;
-      if (chunk === null) return;
-      heard = heard.length === 0 ? chunk : Buffer.concat([heard, chunk]);
-      heardInAll += chunk.length;
-    }
-  }
-  function after(): string {
-    const words = peerWords(heard, secret);
-    return words === '' ? '' : `, after "${words}"`;
-  }
-
-  attend(raw);
-  return {
-    async opened() {
-      const outcome = await until('connect');
-      if (!outcome.ok) return outcome;
-      if (isSelfConnected(raw)) {
-        raw.resetAndDestroy();
-        return failure('connection refused');
-      }
-      raw.on('readable', onChange);
+      connection.say(step.bytes);
       return DONE;
-    },
-    say(bytes) {
-      socket.write(bytes);
-      return Promise.resolve(DONE);
-    },
-    async hear({ measure, what }) {
-      for (;;) {
-        receive();
-        const wanted = measure(heard);
-        if ((wanted ?? heard.length) > MAX_HEARD_BYTES || heardInAll > MAX_HEARD_IN_ALL)
-          return failure(`${what} is too long${after()}`);
-        if (wanted !== undefined && wanted <= heard.length) {
-          const bytes = heard.subarray(0, wanted);
-          heard = heard.subarray(wanted);
-          return { ok: true, value: bytes };
-        }
-        if (ended !== undefined) return failure(`${ended} before ${what}${after()}`);
-        await change();
-      }
-    },
-    async secure() {
-      receive();
-      // Whoever has sent what came before TLS, it would be taken for the words of the one behind it.
-      if (heard.length > 0) return failure(`the service does not wait for TLS${after()}`);
-      raw.off('readable', onChange);
-      socket = tls.connect({ ...options, socket: raw });
-      attend(socket);
-      socket.on('readable', onChange);
-      const outcome = await until('secureConnect');
-      return outcome.ok || outcome.reason !== CLOSED
-        ? outcome
-        : failure(`TLS: ${CLOSED} within the handshake`);
-    },
-    async during(task) {
-      const value = await Promise.race([task, cutOff]);
-      return value === undefined ? failure(ended ?? CLOSED) : { ok: true, value };
-    },
-    async farewell() {
-      socket.end();
-      const timer = setTimeout(() => end('over'), FAREWELL_MS);
-      while (ended === undefined && heardInAll <= MAX_HEARD_IN_ALL) {
-        receive();
-        heard = NOTHING;
-        await change();
-      }
-      clearTimeout(timer);
-      return ended?.startsWith('TLS: ') === true ? failure(ended) : DONE;
-    },
-    cut() {
-      end('called off');
-      cutNow();
-      socket.destroy();
-      raw.destroy();
-    },
-  };
-}
-
-/**
- * Where nobody listens on a port that the system also takes for outgoing connections, a connection to it can meet itself,
- * and would be taken for a service.
- */
-function isSelfConnected({ localPort, remotePort, localAddress, remoteAddress }: net.Socket): boolean {
-  return localPort === remotePort && localAddress === remoteAddress;
-}
-
-const CLOSED = 'connection closed by the service';
-
-function reasonOf(error: Error): string {
-  return tlsReason(error) ?? connectionReason(error);
+    case 'hear':
+      return connection.hear(step.measure, step.what);
+    case 'secure':
+      return connection.secure();
+    case 'work':
+      return connection.during(step.run());
+  }
 }

@@ -73,11 +73,8 @@ const MAX_MESSAGE = 1 << 15;
 function* connect(login: Login): Conversation {
   const { config, password } = login;
   if (config.tls !== undefined) {
-    yield* say(message('', uint(TLS_REQUEST)));
-    const answer = (yield* hear(1, 'an answer about TLS')).toString('latin1');
-    if (answer === 'N') return failure('the server does not offer TLS: set ssl = on there, or remove tls');
-    if (answer !== 'S') return failure('does not speak the protocol of PostgreSQL');
-    yield* secure();
+    const failed = yield* askForTls();
+    if (failed !== undefined) return failed;
   }
   const settings = {
     user: config.user,
@@ -90,10 +87,7 @@ function* connect(login: Login): Conversation {
     const { kind, body } = yield* hearMessage('an answer to the login');
     switch (kind) {
       case 'R': {
-        const method = body.length < 4 ? -1 : body.readUInt32BE(0);
-        if (method === AUTH.ok) break;
-        if (password === undefined) return PASS;
-        const failed = yield* authenticate({ ...login, password }, method, body.subarray(4));
+        const failed = yield* authenticate(login, body);
         if (failed !== undefined) return failed;
         break;
       }
@@ -114,15 +108,24 @@ function* connect(login: Login): Conversation {
   }
 }
 
+function* askForTls(): Part<ProbeResult | undefined> {
+  yield* say(message('', uint(TLS_REQUEST)));
+  const answer = (yield* hear(1, 'an answer about TLS')).toString('latin1');
+  if (answer === 'N') return failure('the server does not offer TLS: set ssl = on there, or remove tls');
+  if (answer !== 'S') return failure('does not speak the protocol of PostgreSQL');
+  yield* secure();
+  return undefined;
+}
+
 const AUTH = { ok: 0, cleartext: 3, md5: 5, sasl: 10, saslContinue: 11, saslFinal: 12 } as const;
 
-/** Says what the server asks for; the result only if nothing can come of it. */
-function* authenticate(
-  login: Login & { password: string },
-  method: number,
-  rest: Buffer,
-): Part<ProbeResult | undefined> {
+/** Says what the server asks for. The result only where it is known by then. */
+function* authenticate(login: Login, asked: Buffer): Part<ProbeResult | undefined> {
   const { config, password } = login;
+  const method = asked.length < 4 ? -1 : asked.readUInt32BE(0);
+  const rest = asked.subarray(4);
+  if (method === AUTH.ok) return undefined;
+  if (password === undefined) return PASS;
   switch (method) {
     case AUTH.cleartext:
       yield* say(message('p', `${password}\0`));
@@ -131,10 +134,10 @@ function* authenticate(
       yield* say(message('p', `md5${md5(md5(password + config.user), rest.subarray(0, 4))}\0`));
       return undefined;
     case AUTH.sasl:
-      return yield* authenticateByScram(login, rest);
+      return yield* authenticateByScram({ ...login, password }, rest);
     default:
       return failure(
-        `the server wants a login that is not known here (${method}): let "${config.user}" use scram-sha-256`,
+        `the server wants a login that is not known here (${method}): let the user log in by scram-sha-256`,
       );
   }
 }
