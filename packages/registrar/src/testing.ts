@@ -3,6 +3,7 @@
  * itself. Nothing here is promised to stay.
  */
 export { createTarget, type Target } from './checks/address.ts';
+export { compilePattern } from './checks/pattern.ts';
 export {
   type ContainerRoster,
   lookAgainIn,

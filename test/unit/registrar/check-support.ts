@@ -1,5 +1,12 @@
-import { createAddressResolver } from '@tandem/core';
-import { type Check, CheckSection, createCheck, createReports, type ProbeResult } from '@tandem/registrar';
+import { createAddressResolver, formatProblem, parseYaml } from '@tandem/core';
+import {
+  type Check,
+  CheckSection,
+  createCheck,
+  createReports,
+  type ProbeResult,
+  RegisterSection,
+} from '@tandem/registrar';
 
 import type { CheckSubject } from '../../conformance/check.ts';
 
@@ -22,4 +29,10 @@ export function subject(check: Check, leftovers = () => 0): CheckSubject {
 
 export function reasonOf(result: ProbeResult): string {
   return result.ok ? 'passed' : result.reason;
+}
+
+/** What a person is told about one entry of `checks`. */
+export function problemsOf(entry: string): string {
+  const parsed = parseYaml(`port: 80\nchecks:\n- ${entry}`, 'web.yaml', RegisterSection);
+  return parsed.ok ? '' : parsed.problems.map(formatProblem).join('\n');
 }

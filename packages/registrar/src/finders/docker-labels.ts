@@ -302,11 +302,6 @@ function refuseCheck(kind: string, keys: readonly string[], options: LabelOption
       reason: 'knows services by their names only, and several containers may have one',
       remedy: 'Give the container a HEALTHCHECK',
     };
-  if (keys.at(-1) === 'matches')
-    return {
-      reason: 'is a regular expression, which could hold up every other check',
-      remedy: 'Use expect_body.contains',
-    };
   return namesFile(keys) ? FILE_REFUSAL : undefined;
 }
 
