@@ -178,6 +178,8 @@ function commandsOf(step: Step): Command[] {
     }
     case 'weight':
       return [silent(`set server ${step.backend}/${step.server} weight ${step.weight}`)];
+    case 'idle':
+      return [silent(`set server ${step.backend}/${step.server} weight 0`)];
     case 'ready':
     case 'drain':
     case 'maint':
