@@ -644,7 +644,7 @@ describe('disturbances', () => {
     await world.becomes('web', ['b']);
   });
 
-  scenario('a file that cannot be written changes nothing, and is tried again', async (world) => {
+  scenario('a file that cannot be written is told and tried again, and HAProxy goes on', async (world) => {
     const { say, port } = await serving(world);
     // Even root cannot replace a directory by a file.
     await rm(world.config.configFile);
@@ -654,9 +654,15 @@ describe('disturbances', () => {
       const [failure] = world.logged('cannot bring HAProxy to the desired state, trying again');
       assert.equal(failure?.facts['code'], 'FILE_WRITE_FAILED');
     });
-    assert.equal(await ask(port), String(a.port));
+    const answer = await ask(port);
+    // The runtime waits for a slow file, but not for long: either may be first.
+    assert.ok(
+      [a, b].some((origin) => origin.port === Number(answer)),
+      answer,
+    );
     await rm(world.config.configFile, { recursive: true });
     await world.becomes('web', ['b']);
+    assert.equal(world.reloads(), 0);
   });
 
   scenario('a boot with stale sockets', async (world) => {
