@@ -468,9 +468,16 @@ describe('what stands on disk', () => {
         runtimeSocket,
         masterSocket,
         path.join(path.dirname(configFile), 'haproxy.log'),
-      ].map(async (file) => ((await stat(file)).mode & 0o777).toString(8)),
+      ].map(async (file) => {
+        const { mode, uid, gid } = await stat(file);
+        return `${(mode & 0o777).toString(8)} ${uid}:${gid}`;
+      }),
     );
-    assert.deepEqual(modes, ['750', '640', '660', '600', '640']);
+    const owner = `${process.geteuid?.()}:${process.getegid?.()}`;
+    assert.deepEqual(
+      modes,
+      ['750', '640', '660', '600', '640'].map((mode) => `${mode} ${owner}`),
+    );
   });
 
   scenario("keeps HAProxy's own output small", async (world) => {
