@@ -1,13 +1,16 @@
 // One service of a thousand instances changes ten times a second: what does it cost the daemon and ZooKeeper, and how
-// far behind is HAProxy at the end? Then ten thousand changes: is the memory flat? Exits with 1 when over a budget.
+// far behind is HAProxy at the end? Beside the floors of the same run: what the daemon costs when nothing changes, and the
+// bare writes and questions. Then ten thousand changes: is the memory flat? Exits with 1 when over a budget.
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { Fleet } from './fleet.ts';
+import { ask, Fleet } from './fleet.ts';
+import { HEADER, row } from './statistics.ts';
 import { judge } from './verdict.ts';
 
 const INSTANCES = 1_000;
 const CHANGES = 300;
 const EVERY_MS = 100;
+const QUIET_MS = 10_000;
 const MAX_CPU_MS = 1_000;
 const MAX_PACKETS = 1_000;
 const MAX_LAG_MS = 100;
@@ -20,28 +23,45 @@ await fleet.start(INSTANCES);
 await sleep(3_000);
 
 const worker = await fleet.worker();
-const idle = fleet.usage();
-await sleep(10_000);
-const idleCpuMs = (fleet.usage().cpuMs - idle.cpuMs) / 10;
-console.log(`idle: ${idleCpuMs.toFixed(1)} ms of CPU a second, ${fleet.usage().residentMb.toFixed(0)} MB`);
+const idle = { ...fleet.usage(), packets: await fleet.packets() };
+await sleep(QUIET_MS);
+const share = (CHANGES * EVERY_MS) / QUIET_MS;
+const idleCpuMs = (fleet.usage().cpuMs - idle.cpuMs) * share;
+const idlePackets = ((await fleet.packets()) - idle.packets) * share;
+console.log(
+  `floor: nothing changes for as long: ${idleCpuMs.toFixed(0)} ms of CPU, ${idlePackets.toFixed(0)} ZooKeeper packets; ${fleet.usage().residentMb.toFixed(0)} MB`,
+);
 
 const packets = await fleet.packets();
 const before = fleet.usage();
 const nodes: string[] = [];
+const writes: number[] = [];
 const startedAt = performance.now();
 for (let change = 0; change < CHANGES; change += 1) {
   await sleep(Math.max(0, startedAt + change * EVERY_MS - performance.now()));
   const oldest = change % 2 === 1 ? nodes.shift() : undefined;
+  const at = performance.now();
   if (oldest === undefined) nodes.push(await fleet.announce(service, 1_000_000 + change));
   else await fleet.withdraw(oldest);
+  writes.push(performance.now() - at);
 }
 const last = performance.now();
 const index = 2_000_000;
 nodes.push(await fleet.announce(service, index));
 const lagMs = (await fleet.untilRouted(service, index, true)) - last;
 const cpuMs = fleet.usage().cpuMs - before.cpuMs;
+const usedPackets = (await fleet.packets()) - packets;
+const questions: number[] = [];
+for (let count = 0; count < 100; count += 1) {
+  const at = performance.now();
+  await ask(fleet.socket, `show servers state ${service}`);
+  questions.push(performance.now() - at);
+}
+console.log(HEADER);
+console.log(row('floor: the write to ZooKeeper alone', writes));
+console.log(row('floor: to ask HAProxy for the servers of the service', questions));
 judge(`CPU for ${CHANGES} changes, watching included`, cpuMs, MAX_CPU_MS, 'ms');
-judge('ZooKeeper packets', (await fleet.packets()) - packets, MAX_PACKETS, '');
+judge('ZooKeeper packets', usedPackets, MAX_PACKETS, '');
 judge('lag after the last change', lagMs, MAX_LAG_MS, 'ms');
 
 let first: number | undefined;

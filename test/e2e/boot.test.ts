@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 
@@ -9,7 +10,9 @@ import { createDiscoveryHost } from '../support/discovery-host.ts';
 import { eventually } from '../support/eventually.ts';
 import { BINARY, freePort } from '../support/haproxy.ts';
 import { ask, startLoad } from '../support/load.ts';
+import { announceMember, type Member } from '../support/members.ts';
 import { type Origin, startHttpOrigin } from '../support/origin.ts';
+import { startRealZooKeeper } from '../support/real-zookeeper.ts';
 import { createSavedHost, serviceFile } from '../support/saved-host.ts';
 
 /** On a machine with much else to do; `npm run bench -- boot` is for the second that it should be. */
@@ -42,6 +45,48 @@ describe('a boot while ZooKeeper is away', { timeout: 120_000 }, () => {
       assert.deepEqual(host.reloads(), []);
     });
   }
+});
+
+describe('a boot while ZooKeeper is back with nothing in it', { timeout: 120_000 }, () => {
+  test('costs no request while members are still to come; one that died meanwhile is gone in the end', async () => {
+    await using saved = await createSavedHost({ services: 1, members: 4 });
+    const { host, services, origins } = saved;
+    const [{ name, listen } = { name: '', listen: 0 }] = services;
+    const [dead, first, ...others] = origins as [Origin, Origin, ...Origin[]];
+    await dead.close();
+    await using zookeeper = await startRealZooKeeper();
+    const config = path.join(host.directory, 'again.yaml');
+    await writeFile(config, host.hostFile.replace(/127\.0\.0\.1:\d+/, zookeeper.connectString));
+    await host.write(name, `service: ${name}\ndiscover: { listen: ${listen}, guard: { hold: 4s } }\n`);
+    const members: Member[] = [];
+    const announce = async (origin: Origin) => {
+      const instance = origin.instance(`i-${origins.indexOf(origin)}`);
+      members.push(await announceMember(zookeeper.port, `/services/${name}`, instance));
+    };
+
+    const daemon = host.start(config);
+    await eventually(() => ask(listen));
+    const load = startLoad({ port: listen, perSecond: 100 });
+    try {
+      const held = () => host.logged('refused an implausible loss, holding on to what was there').length;
+      await eventually(() => assert.equal(held(), 1), { withinMs: 60_000 });
+      await host.becomes(name, portsOf(origins));
+      await announce(first);
+      // The hold runs out while one is back of four: from now on, it carries everything.
+      await host.becomes(name, portsOf([first]));
+      for (const [index, origin] of others.entries()) {
+        await announce(origin);
+        await host.becomes(name, portsOf([first, ...others.slice(0, index + 1)]));
+      }
+    } finally {
+      await load.stop();
+      for (const member of members) await member.leave();
+    }
+    assert.deepEqual(load.failures, []);
+    assert.ok(load.sent() > 200, `only ${load.sent()} requests were sent`);
+    assert.equal(daemon.exitCode, null);
+    assert.deepEqual(host.reloads(), []);
+  });
 });
 
 describe('HAProxy that is killed while no daemon runs', { timeout: 120_000 }, () => {

@@ -184,7 +184,7 @@ function assertNoStack({ stdout, stderr }: Finished): void {
   assert.doesNotMatch(stdout + stderr, /\n\s+at /);
 }
 
-describe('the command line', { concurrency: 2 }, () => {
+describe('the command line', () => {
   let directory = '';
   before(async () => {
     directory = await mkdtemp(path.join(tmpdir(), 'tandem-cli-'));

@@ -1,7 +1,7 @@
 // A HAProxy that somebody else runs: Tandem writes its file, asks for reloads, and neither starts nor ends it.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { after, before, describe, test } from 'node:test';
@@ -131,10 +131,13 @@ describe('a HAProxy that does not run', () => {
     world.start([web({ balance: 'leastconn' })]);
     await fileSays(world, /balance leastconn/);
     await eventually(() => assert.equal(world.logged(ABSENT).length, 2));
-    // Its owner comes with yesterday's file, and has ours in place when it is asked to load it.
+    // Its owner comes with yesterday's file, and has ours in place when it is asked to load it once more.
     const current = await readFile(world.config.configFile, 'utf8');
-    await writeFile(world.config.configFile, await readFile(stale, 'utf8'));
-    await startOwner(world.directory, world.config);
+    const file = path.join(world.directory, 'owner.cfg');
+    await symlink(stale, file);
+    await startOwner(world.directory, world.config, { file });
+    await rm(file);
+    await symlink(world.config.configFile, file);
     await eventually(() => assert.equal(world.logged('reloaded HAProxy').length, 1));
     await world.becomes('web', ['b']);
     assert.equal(await readFile(world.config.configFile, 'utf8'), current);

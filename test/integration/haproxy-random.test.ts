@@ -28,8 +28,10 @@ import {
   keepApplied,
   type Membership,
   type Offers,
+  type Plan,
   planChanges,
   type ReportedServer,
+  type Running,
 } from '@tandem/discovery/testing';
 import * as fc from 'fast-check';
 
@@ -72,6 +74,10 @@ function inRotation(servers: readonly ReportedServer[] | undefined): string[] {
     .filter(({ state }) => state === 'ready')
     .map(describeServer)
     .toSorted();
+}
+
+function takesTraffic(servers: readonly ReportedServer[] | undefined): boolean {
+  return (servers ?? []).some(({ state, weight }) => state === 'ready' && weight > 0);
 }
 
 function describeServer({
@@ -126,8 +132,22 @@ describe('random histories', () => {
       await world.operate(`set server one/${victim} weight 99`);
   }
 
+  /** Takes the steps in their order, and looks at HAProxy after each: a backend that serves goes on serving. */
+  async function executeOneByOne(plan: Plan, running: Running, wanted: Membership): Promise<void> {
+    const socket = world.config.runtimeSocket;
+    let before = running.backends;
+    for (const step of plan.steps) {
+      assert.deepEqual(await executeSteps(socket, [step], running), { kind: 'done', untaken: [] });
+      const { backends } = await readRunning(socket);
+      const { backend } = step;
+      if (takesTraffic(before.get(backend)) && takesTraffic(wanted.get(backend)))
+        assert.ok(takesTraffic(backends.get(backend)), `${backend} is empty after a step: ${step.kind}`);
+      before = backends;
+    }
+  }
+
   test(
-    'every plan leads to the desired state, and then there is nothing left to do',
+    'every plan leads to the desired state, no step empties a backend, and then there is nothing left to do',
     { timeout: 600_000 },
     async () => {
       const worker = await world.workerPid();
@@ -142,10 +162,13 @@ describe('random histories', () => {
           const running = await readRunning(world.config.runtimeSocket);
           const plan = planChanges(running, desired);
           assert.equal(plan.reload, undefined);
-          assert.deepEqual(await executeSteps(world.config.runtimeSocket, plan.steps, running), {
-            kind: 'done',
-            untaken: [],
-          });
+          // By turns as in life, and so that every moment in between can be seen.
+          if (serial % 2 === 0) await executeOneByOne(plan, running, wanted);
+          else
+            assert.deepEqual(await executeSteps(world.config.runtimeSocket, plan.steps, running), {
+              kind: 'done',
+              untaken: [],
+            });
           const result = await readRunning(world.config.runtimeSocket);
           for (const backend of BACKENDS) {
             const expected = (wanted.get(backend) ?? []).map(describeServer).toSorted();

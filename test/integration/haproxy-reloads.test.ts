@@ -1,5 +1,6 @@
 // Reloads of a real HAProxy under traffic: those that work cost no request, those that fail cost nothing but themselves.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import http from 'node:http';
@@ -456,6 +457,10 @@ describe('what instances say of themselves', () => {
   );
 });
 
+function userGroup(): string {
+  return execFileSync('id', ['-gn'], { encoding: 'utf8' }).trim();
+}
+
 describe('what stands on disk', () => {
   scenario('is for its user and group alone', async (world) => {
     await rm(path.dirname(world.config.configFile), { recursive: true });
@@ -468,10 +473,34 @@ describe('what stands on disk', () => {
         runtimeSocket,
         masterSocket,
         path.join(path.dirname(configFile), 'haproxy.log'),
-      ].map(async (file) => ((await stat(file)).mode & 0o777).toString(8)),
+      ].map(async (file) => {
+        const { mode, uid, gid } = await stat(file);
+        return `${(mode & 0o777).toString(8)} ${uid}:${gid}`;
+      }),
     );
-    assert.deepEqual(modes, ['750', '640', '660', '600', '640']);
+    const owner = `${process.geteuid?.()}:${process.getegid?.()}`;
+    assert.deepEqual(
+      modes,
+      ['750', '640', '660', '600', '640'].map((mode) => `${mode} ${owner}`),
+    );
   });
+
+  // Root may give a socket to any group, everybody else to one of his own.
+  const [group, gid] = process.geteuid?.() === 0 ? ['daemon', 1] : [userGroup(), process.getegid?.()];
+  scenario(
+    'has a runtime socket of the group that is to have it',
+    async (world) => {
+      const { web, daemon } = await serving(world);
+      const { runtimeSocket } = world.config;
+      for (const reloads of [0, 1]) {
+        await eventually(() => assert.equal(world.logged('reloaded HAProxy').length, reloads));
+        const { mode, uid, gid: found } = await stat(runtimeSocket);
+        assert.deepEqual([mode & 0o777, uid, found], [0o660, process.geteuid?.(), gid]);
+        daemon.discovery.update([web({ balance: 'leastconn' })]);
+      }
+    },
+    () => ({ socket_group: group }),
+  );
 
   scenario("keeps HAProxy's own output small", async (world) => {
     const { daemon, web } = await serving(world);

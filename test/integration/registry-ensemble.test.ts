@@ -37,7 +37,7 @@ const SESSION_TIMEOUT_MS = 10 * TICK_MS;
 const PATHS = ['/ensemble/web', '/ensemble/db', '/ensemble/api'] as const;
 const RESUMED = '/ensemble/resumed';
 /** For whatever has to come right again after a fault. */
-const RECOVERY_MS = 30_000;
+const RECOVERY_MS = 90_000;
 
 let ensemble: RealEnsemble;
 let fleet: Fleet;

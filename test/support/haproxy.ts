@@ -1,8 +1,6 @@
 // A discovery daemon with a real HAProxy, a registry that the test controls, and a log that the test can read.
-import { once } from 'node:events';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
-import net, { type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -21,6 +19,8 @@ import {
 } from '@tandem/discovery';
 import { converse, readIdentity } from '@tandem/discovery/testing';
 import type { Registry } from '@tandem/registry';
+
+export { freePort } from './ports.ts';
 
 export const BINARY = '/usr/sbin/haproxy';
 
@@ -335,13 +335,4 @@ export function service(
 ): DiscoveredService {
   const config = DiscoverSection.parse({ ...(listen === undefined ? {} : { listen }), ...section });
   return { service: name, path: `/services/${name}`, config };
-}
-
-export async function freePort(host = '127.0.0.1'): Promise<number> {
-  const server = net.createServer().listen(0, host);
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }

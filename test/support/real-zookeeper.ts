@@ -3,11 +3,13 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, existsSync, openSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer, type AddressInfo, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { freePorts } from './ports.ts';
 import { askWord } from './zookeeper-wire.ts';
+
+export { freePorts };
 
 const JAR = '/usr/share/java/zookeeper.jar';
 const LOGGER_JAR = '/usr/share/java/slf4j-simple.jar';
@@ -88,27 +90,6 @@ export async function startRealZooKeeper(options: RealZooKeeperOptions = {}): Pr
 export function assertInstalled(): void {
   if (!existsSync(JAR))
     throw new Error(`${JAR} is missing: run deploy/setup.sh (it installs "zookeeper" and Java)`);
-}
-
-/**
- * Different ones, each free a moment ago, and below the range that the system takes for outgoing connections: who tries
- * again and again to reach a port of that range while nobody listens there ends up connected to himself.
- */
-export async function freePorts(count: number): Promise<number[]> {
-  const servers: Server[] = [];
-  try {
-    while (servers.length < count) {
-      const server = createServer().listen(10_000 + Math.floor(Math.random() * 20_000), '127.0.0.1');
-      const isFree = await once(server, 'listening').then(
-        () => true,
-        () => false,
-      );
-      if (isFree) servers.push(server);
-    }
-    return servers.map((server) => (server.address() as AddressInfo).port);
-  } finally {
-    await Promise.all(servers.map((server) => once(server.close(), 'close')));
-  }
 }
 
 export interface ServerProcessOptions extends RealZooKeeperOptions {

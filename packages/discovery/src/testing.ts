@@ -51,7 +51,7 @@ export { backendsWithKeptHealth, createKeptHealth, downServers } from './haproxy
 export { parseReloadAnswer, parseReloadCount } from './haproxy/master.ts';
 export { alertsOf, createOutputFile } from './haproxy/output-file.ts';
 export { findFatalLine } from './haproxy/preflight.ts';
-export { type Circumstances, ORDINARY, planChanges, type Step } from './haproxy/plan.ts';
+export { type Circumstances, ORDINARY, type Plan, planChanges, type Step } from './haproxy/plan.ts';
 export { createForeignHoldsStore } from './haproxy/foreign-holds-store.ts';
 export { RunningView } from './haproxy/running-view.ts';
 export { findQuiet } from './haproxy/observe.ts';

@@ -112,7 +112,7 @@ sourceConformance('addresses', async (...members) => {
   };
 });
 
-describe('hosts with names', () => {
+describe('hosts with names', { concurrency: 4 }, () => {
   test('addresses pass at once, as the same objects, and nobody is asked for them', async (t) => {
     const literals = [at('10.0.0.1'), at('2001:db8::1')];
     const { server, watch } = await watching(t, {}, ...literals);
@@ -528,7 +528,7 @@ describe('turns', () => {
     ));
 });
 
-describe('addresses that are remembered', () => {
+describe('addresses that are remembered', { concurrency: 4 }, () => {
   const web = at('web.example', 'web');
 
   test('are used after a restart by names that nobody answers, and give way to what is answered', (t) =>

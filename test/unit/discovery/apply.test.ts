@@ -286,7 +286,8 @@ describe('a reload', () => {
     }));
 });
 
-describe('a HAProxy that is followed', () => {
+// Each has a HAProxy of its own, and waits most of its time.
+describe('a HAProxy that is followed', { concurrency: 6 }, () => {
   const record = (name: string, weight = 1): Instance => ({ name, host: '10.0.0.1', port: 80, weight });
   const line = (name: string, state: string, weight = 1) => `${name}_10.0.0.1:80 ${state} ${weight}`;
 

@@ -277,7 +277,7 @@ function becomes(file: string, text: string): Promise<void> {
   return eventually(async () => assert.equal(await readFile(file, 'utf8'), text));
 }
 
-describe('the template output', () => {
+describe('the template output', { concurrency: 4 }, () => {
   test('checks a candidate, replaces the target, reloads, and does nothing for equal text', () =>
     inScene(
       async (scene) => {

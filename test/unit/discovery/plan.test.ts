@@ -106,6 +106,9 @@ function execute(running: Backends, step: Step, busy: ReadonlySet<string> = new 
       case 'weight':
         present.set(server.name, { ...server, weight: step.weight });
         break;
+      case 'idle':
+        present.set(server.name, { ...server, weight: 0 });
+        break;
       case 'ready':
       case 'drain':
       case 'maint':
@@ -119,7 +122,7 @@ function execute(running: Backends, step: Step, busy: ReadonlySet<string> = new 
   return new Map(running).set(step.backend, [...present.values()]);
 }
 
-const isLoss = (step: Step) => step.kind === 'drain' || step.kind === 'maint' || step.kind === 'delete';
+const isLoss = ({ kind }: Step) => ['idle', 'drain', 'maint', 'delete'].includes(kind);
 
 interface Scene {
   readonly running: Backends;
@@ -147,6 +150,10 @@ function described(servers: readonly ReportedServer[] | undefined): string[] {
 const serving = (running: Backends, backend: string) =>
   (running.get(backend) ?? []).filter(({ state }) => state === 'ready');
 
+/** Those that get new requests: none with weight 0 does. */
+const taking = (running: Backends, backend: string) =>
+  serving(running, backend).filter(({ weight }) => weight > 0);
+
 /** Some of the servers that there can be, by chance. */
 const some = fc
   .subarray(
@@ -172,7 +179,9 @@ describe('a plan', () => {
         let result = steps.reduce((now, step) => execute(now, step), running);
         // Those that wait for their first check wait no more.
         const waited = planOf({ running: result, desired, version });
-        assert.ok(waited.steps.every(({ kind, backend }) => backend === 'two' && /ready|drain/.test(kind)));
+        assert.ok(
+          waited.steps.every(({ kind, backend }) => backend === 'two' && /ready|drain|idle/.test(kind)),
+        );
         result = waited.steps.reduce((now, step) => execute(now, step), result);
         for (const [backend, wanted] of desired) {
           const names = new Set<string>(wanted.map(({ name }) => name));
@@ -245,18 +254,20 @@ describe('a plan', () => {
       fc.property(backends, membership, circumstances, (running, desired, circumstances) => {
         let now = running;
         for (const step of planOf({ running, desired, circumstances }).steps) {
-          const before = serving(now, step.backend).length;
+          const before = taking(now, step.backend).length;
           now = execute(now, step);
           const members = (desired.get(step.backend) ?? []).filter(
-            ({ name, state }) => state === 'ready' && !circumstances.left.has(`${step.backend}/${name}`),
+            ({ name, state, weight }) =>
+              state === 'ready' && weight > 0 && !circumstances.left.has(`${step.backend}/${name}`),
           );
           const isHeld = desired
             .get(step.backend)
             ?.some(({ name, state }) => isLoss(step) && state !== 'ready' && step.server === name);
           if (before > 0 && members.length > 0 && isHeld !== true)
-            assert.ok(serving(now, step.backend).length > 0);
+            assert.ok(taking(now, step.backend).length > 0, JSON.stringify(step));
         }
       }),
+      { numRuns: 1_000 },
     );
   });
 
@@ -354,6 +365,27 @@ describe('a plan', () => {
       planOf({ running: new Map([['one', [drained]]]), desired }).steps.map(({ kind }) => kind),
       ['weight', 'ready'],
     );
+  });
+
+  test('takes the weight of who serves once another one serves', () => {
+    const [a, b] = serversOf(['a', 'b'].map((name) => ({ name, host: '10.0.0.1', port: 1 }))) as [
+      Server,
+      Server,
+    ];
+    const idle = { ...a, weight: 0 };
+    const kinds = (backend: string, running: readonly ReportedServer[], circumstances = ORDINARY) =>
+      planOf({
+        running: new Map([[backend, running]]),
+        desired: new Map([[backend, [idle, b]]]),
+        circumstances,
+      }).steps.map(({ kind }) => kind);
+    assert.deepEqual(kinds('one', [a]), ['add', 'idle']);
+    const waiting = { ...ORDINARY, waiting: new Set([`two/${b.name}`]) };
+    const added: ReportedServer = { ...b, state: 'maint' };
+    assert.deepEqual(kinds('two', [a]), ['add']);
+    assert.deepEqual(kinds('two', [a, added], waiting), []);
+    assert.deepEqual(kinds('two', [a, added]), ['ready', 'idle']);
+    assert.deepEqual(kinds('one', [{ ...a, state: 'maint' }, b]), ['weight', 'ready']);
   });
 
   test('adds a server with the options of its backend, ready, or held, or waiting for its first check', () => {
@@ -507,7 +539,11 @@ describe('a reload', () => {
           );
           assert.equal(plan.reload !== undefined, isMissing || isUnweighed);
           assert.equal(plan.unfinished.has('one'), isMissing || isUnweighed);
-          const isAnyServing = after.some(({ name, state }) => state === 'ready' && names.has(name));
+          // Neither who has no weight yet, nor who is to have none, is a reason to let others go.
+          const isAnyServing = after.some(
+            ({ name, state, weight }) =>
+              state === 'ready' && weight > 0 && (names.get(name)?.weight ?? 0) > 0,
+          );
           const isAnyToCome = wanted.some(({ name, state }) => state === 'ready' && !known.has(name));
           const keeps = !isAnyServing && (isAnyToCome || circumstances.waiting.size > 0);
           const others = after.filter(({ name }) => !names.has(name));
@@ -515,7 +551,7 @@ describe('a reload', () => {
           const isLeft = (name: string) =>
             circumstances.left.has(`one/${name}`) || circumstances.waiting.has(`one/${name}`);
           const isDone = (found: ReportedServer, { name, weight, state }: Server) =>
-            (found.weight === weight || !isWeighed) &&
+            (found.weight === weight || !isWeighed || (weight === 0 && keeps)) &&
             (found.state === state ||
               (state === 'ready' && isLeft(name)) ||
               (state === 'drain' && found.state === 'maint'));

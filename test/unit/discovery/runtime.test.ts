@@ -159,9 +159,11 @@ describe('executing', () => {
       { ...add, serverOptions: 'check agent-check agent-port 9' },
       { kind: 'weight', backend: 'web', server: 'b', weight: 9 },
       { kind: 'ready', backend: 'web', server: 'b' },
+      { kind: 'idle', backend: 'web', server: 'c' },
     ];
     await withFakeSocket(
-      () => prompted([info(), ADDED, '', '', '', '', '']),
+      (request) =>
+        prompted([info(), ...(request.includes('add server') ? [ADDED, '', '', '', '', ''] : [''])]),
       async (socket, heard) => {
         assert.deepEqual(await executeSteps(socket, steps, IDENTITY), { kind: 'done', untaken: [] });
         assert.deepEqual(heard[0]?.split('\n'), [
@@ -176,6 +178,8 @@ describe('executing', () => {
           'quit',
           '',
         ]);
+        // What takes traffic away comes once the rest is taken.
+        assert.deepEqual(heard[1]?.split('\n').slice(2, -2), ['set server web/c weight 0']);
       },
     );
   });

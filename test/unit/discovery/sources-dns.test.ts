@@ -135,7 +135,7 @@ async function askedAgain(server: DnsServer, times: number): Promise<void> {
   await eventually(() => assert.ok(server.asked.length >= before + times));
 }
 
-describe('names as a source', () => {
+describe('names as a source', { concurrency: 4 }, () => {
   test('of a host with both families the first is taken, unless the other is wanted', async (t) => {
     const zones = { [WEB]: { a: ['10.0.0.1'], aaaa: ['2001:db8::1'] }, six: { aaaa: ['2001:db8::6'] } };
     for (const [family, expected] of [

@@ -15,6 +15,8 @@ export type Step =
       readonly state: ServerState;
     }
   | { readonly kind: 'weight'; readonly backend: string; readonly server: string; readonly weight: number }
+  /** Weight 0 for one that serves: new requests go to others from now on. */
+  | { readonly kind: 'idle'; readonly backend: string; readonly server: string }
   | { readonly kind: ServerState; readonly backend: string; readonly server: string }
   /** HAProxy may refuse it as long as a connection is left: then the server stays, in maintenance. */
   | { readonly kind: 'delete'; readonly backend: string; readonly server: string };
@@ -116,7 +118,17 @@ export function planChanges(
 
 /** Whether a step takes traffic from a server, or the server itself away. */
 export function isLoss(step: Step): boolean {
-  return step.kind === 'drain' || step.kind === 'maint' || step.kind === 'delete';
+  switch (step.kind) {
+    case 'add':
+    case 'weight':
+    case 'ready':
+      return false;
+    case 'idle':
+    case 'drain':
+    case 'maint':
+    case 'delete':
+      return true;
+  }
 }
 
 /** Whether a server of this backend has to wait for its first check. */
@@ -156,38 +168,68 @@ interface BackendScene {
 
 function planBackend(proxy: Proxy, scene: BackendScene): BackendPlan {
   const { wanted, abilities, circumstances } = scene;
-  const { open, others } = compare(proxy.name, scene);
-  const gains: Step[] = [];
-  const losses: Step[] = [];
-  let reason: UnversionedReason | undefined;
-  let members: (ReportedServer | undefined)[] | undefined;
-  let isAnyToCome = false;
-  for (const index of open) {
-    const server = wanted[index] as Server;
-    const found = others.get(server.name);
-    const planned = planMember(proxy, found, server, scene);
-    // What has its name and not its address is another one, which goes as whoever has no place here.
-    if (planned.member !== undefined) others.delete(server.name);
-    reason ??= planned.reason;
-    for (const step of planned.steps) (isLoss(step) ? losses : gains).push(step);
-    isAnyToCome ||= planned.isToCome;
-    if (planned.member === server) continue;
-    members ??= [...wanted];
-    members[index] = planned.member;
+  const planned = planMembers(proxy, scene);
+  const { gains, losses, idling, weightToCome } = planned;
+  let { members, reason } = planned;
+  // Nobody else serves before those to come are there: who leaves stays until then, all of them, since one alone may
+  // be the one that has died. Who shall have no weight any more keeps it as long.
+  const canDrain = weightToCome === undefined || servesAnybody(members ?? wanted, weightToCome > 0);
+  for (const [index, { steps, serving }] of idling) {
+    if (canDrain) losses.push(...steps);
+    else (members ??= [...wanted])[index] = serving;
   }
   const there = members?.filter((member) => member !== undefined) ?? wanted;
-  // Nobody else serves before those to come are there: who leaves stays until then, all of them, since one alone may
-  // be the one that has died.
-  const canDrain = !isAnyToCome || there.some(({ state }) => state === 'ready');
-  const rest = planOthers(proxy.name, [...others.values()], { canDrain, abilities, circumstances });
-  const count = rest.outcome.length;
+  const others = planOthers(proxy.name, planned.others, { canDrain, abilities, circumstances });
+  const count = others.outcome.length;
   if (count > abilities.maxTombstones) reason ??= { kind: 'too-many-tombstones', backend: proxy.name, count };
   return {
     gains,
-    losses: [...losses, ...rest.losses],
-    outcome: count === 0 ? there : [...there, ...rest.outcome],
+    losses: [...losses, ...others.losses],
+    outcome: count === 0 ? there : [...there, ...others.outcome],
     reason,
   };
+}
+
+interface PlannedMembers {
+  readonly gains: readonly Step[];
+  readonly losses: Step[];
+  /** By place, those that lose all of their weight, unless nobody else serves. */
+  readonly idling: ReadonlyMap<number, { readonly steps: readonly Step[]; readonly serving: ReportedServer }>;
+  /** As they are once the steps are taken; undefined when they are as wanted. */
+  readonly members: (ReportedServer | undefined)[] | undefined;
+  /** The greatest weight of those that are to come; undefined when nobody is. */
+  readonly weightToCome: number | undefined;
+  /** Those that have no place in the catalog. */
+  readonly others: readonly ReportedServer[];
+  readonly reason: UnversionedReason | undefined;
+}
+
+function planMembers(proxy: Proxy, scene: BackendScene): PlannedMembers {
+  const { wanted } = scene;
+  const { open, others } = compare(proxy.name, scene);
+  const gains: Step[] = [];
+  const losses: Step[] = [];
+  const idling = new Map<number, { steps: readonly Step[]; serving: ReportedServer }>();
+  let reason: UnversionedReason | undefined;
+  let members: (ReportedServer | undefined)[] | undefined;
+  let weightToCome: number | undefined;
+  for (const index of open) {
+    const server = wanted[index] as Server;
+    const { steps, member, serving, ...planned } = planMember(proxy, others.get(server.name), server, scene);
+    // What has its name and not its address is another one, which goes as whoever has no place here.
+    if (member !== undefined) others.delete(server.name);
+    reason ??= planned.reason;
+    if (serving !== undefined) idling.set(index, { steps, serving });
+    else for (const step of steps) (isLoss(step) ? losses : gains).push(step);
+    if (planned.isToCome) weightToCome = Math.max(weightToCome ?? 0, server.weight);
+    if (member !== server) (members ??= [...wanted])[index] = member;
+  }
+  return { gains, losses, idling, members, weightToCome, others: [...others.values()], reason };
+}
+
+/** Whether one of them is in rotation; a weight of 0 counts only where nobody has more. */
+function servesAnybody(members: readonly (ReportedServer | undefined)[], needsWeight: boolean): boolean {
+  return members.some((member) => member?.state === 'ready' && (member.weight > 0 || !needsWeight));
 }
 
 /**
@@ -256,6 +298,8 @@ interface PlannedMember {
   readonly steps: readonly Step[];
   /** As it is once the steps are taken: the wanted object if it is as wanted, undefined when it is not there. */
   readonly member: ReportedServer | undefined;
+  /** As it is without the steps, which take all of its weight: they have to wait until somebody else serves. */
+  readonly serving?: ReportedServer;
   /** Not in rotation before its first check, or a reload. */
   readonly isToCome: boolean;
   /** What no step can do. */
@@ -295,8 +339,16 @@ function planMember(
   if (hasAgent(proxy, server)) return { steps: turn, member: asFound, isToCome };
   const line = staticLine(proxy);
   if (line === undefined) {
+    const member = inState(server, state);
+    if (server.weight === 0 && found.state === 'ready')
+      return {
+        steps: [...turn, { kind: 'idle', backend, server: server.name }],
+        member,
+        isToCome,
+        ...(state === 'ready' ? { serving: asFound } : {}),
+      };
     const weigh: Step = { kind: 'weight', backend, server: server.name, weight: server.weight };
-    return { steps: [weigh, ...turn], member: inState(server, state), isToCome };
+    return { steps: [weigh, ...turn], member, isToCome };
   }
   return { steps: turn, member: asFound, isToCome, reason: { kind: 'backend-not-dynamic', backend, line } };
 }

@@ -6,7 +6,7 @@ import { serverAddress, serverArguments } from './membership.ts';
 import { isLoss, type RunningBackends, type Step } from './plan.ts';
 import { checksOf } from './server-options.ts';
 import { createStateReader } from './server-state.ts';
-import { abilitiesOf } from './versions.ts';
+import { abilitiesOf, MAX_REQUEST_BYTES } from './versions.ts';
 
 /** What a running HAProxy says of itself. */
 export interface Running {
@@ -21,8 +21,6 @@ export interface Running {
 export type RunningIdentity = Omit<Running, 'backends'>;
 
 const DEADLINE_MS = 5_000;
-/** Requests beyond tune.bufsize crash HAProxy 2.6 and 2.8 (HAProxy reference 1.4); 3.2 takes lines of 16 KB at most. */
-const MAX_COMMAND_BYTES = 12 * 1024;
 const ADDED = 'New server registered.';
 const DELETED = 'Server deleted.';
 const STILL_CONNECTED = 'Server still has connections attached to it';
@@ -178,6 +176,8 @@ function commandsOf(step: Step): Command[] {
     }
     case 'weight':
       return [silent(`set server ${step.backend}/${step.server} weight ${step.weight}`)];
+    case 'idle':
+      return [silent(`set server ${step.backend}/${step.server} weight 0`)];
     case 'ready':
     case 'drain':
     case 'maint':
@@ -221,7 +221,7 @@ function written(request: Request): string {
     typeof request === 'string'
       ? `${line}\n`
       : `${line} <<\n${payload.map((entry) => `${entry}\n`).join('')}\n`;
-  if (isLine && isPayload && Buffer.byteLength(text) <= MAX_COMMAND_BYTES + 1) return text;
+  if (isLine && isPayload && Buffer.byteLength(text) <= MAX_REQUEST_BYTES + 1) return text;
   throw new TandemError('HAPROXY_UNREACHABLE', 'a runtime command is too long or not one line', {
     details: { command: line.slice(0, 80) },
   });

@@ -1,6 +1,10 @@
 import { TandemError } from '@tandem/core';
 
-/** What a version of HAProxy can do at run time, as far as Tandem's work depends on it (HAProxy reference 1). */
+/**
+ * What a version of HAProxy can do at run time, as far as Tandem's work depends on it (HAProxy reference 1). How a
+ * newcomer waits for its first check is no matter of versions: all of them check a server in maintenance once they are
+ * told `enable health`, while `init-state` is there from 3.1 on only.
+ */
 export interface Abilities {
   /** What `add server` takes, with the number of words that follow each. */
   readonly serverOptions: ReadonlyMap<string, number>;
@@ -32,6 +36,12 @@ const SINCE_3_2 = 'init-state/1 idle-ping/1 strict-maxconn check-reuse-pool pool
  */
 const FEW = 1_000;
 const MANY = 2_000;
+
+/**
+ * The most that is sent as one request, with its payload. The same for every version, since it is written before anybody
+ * has said which one will read it: beyond tune.bufsize, 16 KB, 2.6 and 2.8 crash, and 3.2 refuses the line.
+ */
+export const MAX_REQUEST_BYTES = 12 * 1024;
 
 /** The newest first; a version between two rows can what the row below it can. */
 const VERSIONS: readonly { readonly since: readonly [number, number]; readonly abilities: Abilities }[] = [

@@ -1,0 +1,3 @@
+import { loadShare } from '../unit-files.mjs';
+
+await loadShare(3, 6);
