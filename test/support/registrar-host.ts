@@ -15,12 +15,15 @@ import { type Finished, root, tandem } from './tandem.ts';
 
 const MAIN = path.join(root, 'packages', 'cli', 'dist', 'main.js');
 
-export interface RegistrarHost extends AsyncDisposable {
+/** Where a ZooKeeper listens. */
+type Place = Pick<EmbeddedZooKeeper, 'connectString' | 'port'>;
+
+export interface RegistrarHost<Z extends Place = EmbeddedZooKeeper> extends AsyncDisposable {
   readonly directory: string;
   readonly config: string;
   readonly hostFile: string;
   readonly servicesDir: string;
-  readonly zookeeper: EmbeddedZooKeeper;
+  readonly zookeeper: Z;
   write(name: string, text: string): Promise<void>;
   remove(name: string): Promise<void>;
   start(env?: NodeJS.ProcessEnv): ChildProcess;
@@ -49,7 +52,23 @@ export async function createRegistrarHost(
   more = '',
   options: { name?: string; zookeeper?: EmbeddedZooKeeper } = {},
 ): Promise<RegistrarHost> {
-  const { name = 'h', zookeeper = await startEmbeddedZooKeeper({ tickTimeMs: 200 }) } = options;
+  const { name, zookeeper = await startEmbeddedZooKeeper({ tickTimeMs: 200 }) } = options;
+  const host = await createRegistrarHostAt(zookeeper, more, name);
+  return {
+    ...host,
+    async [Symbol.asyncDispose]() {
+      await host[Symbol.asyncDispose]();
+      if (options.zookeeper === undefined) await zookeeper.close();
+    },
+  };
+}
+
+/** The same at a ZooKeeper of somebody else, who ends it. */
+export async function createRegistrarHostAt<Z extends Place>(
+  zookeeper: Z,
+  more = '',
+  name = 'h',
+): Promise<RegistrarHost<Z>> {
   const directory = await mkdtemp(path.join(tmpdir(), 'tandem-registrar-'));
   const servicesDir = path.join(directory, 'services.d');
   await mkdir(servicesDir);
@@ -65,7 +84,7 @@ ${more}`;
       kind: 'zookeeper',
       pathTemplate: '/services/{service}',
       zookeeper: {
-        servers: [{ host: zookeeper.host, port: zookeeper.port }],
+        servers: [{ host: '127.0.0.1', port: zookeeper.port }],
         chroot: '',
         sessionTimeoutMs: 4_000,
         pathEncoding: false,
@@ -159,7 +178,6 @@ ${more}`;
       watching.abort();
       await Promise.all([...views.values()].map(({ ended }) => ended));
       await registry.close();
-      if (options.zookeeper === undefined) await zookeeper.close();
       await rm(directory, { recursive: true, force: true });
     },
   };
