@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import { CheckSection, resolveCheckFiles } from '@tandem/registrar';
-import * as z from 'zod';
 
 describe('the kinds of checks', () => {
   test('name files that lie beside the host file', () => {
@@ -26,10 +25,10 @@ describe('the kinds of checks', () => {
   });
 
   test('are told apart by their one key, and every key of theirs is described', () => {
-    const { properties = {} } = z.toJSONSchema(CheckSection, { io: 'input', unrepresentable: 'any' });
+    const { properties = {} } = CheckSection.toJSONSchema({ io: 'input', unrepresentable: 'any' });
     const undescribed: string[] = [];
     for (const [kind, section] of Object.entries(properties)) {
-      const { description, properties: keys = {} } = section as z.core.JSONSchema.JSONSchema;
+      const { description, properties: keys = {} } = section as { description?: string; properties?: object };
       if (description === undefined) undescribed.push(kind);
       for (const [key, { description }] of Object.entries(keys as Record<string, { description?: string }>))
         if (description === undefined) undescribed.push(`${kind}.${key}`);
