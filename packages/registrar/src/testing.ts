@@ -3,3 +3,4 @@
  * itself. Nothing here is promised to stay.
  */
 export { createTarget, type Target } from './checks/address.ts';
+export { compilePattern } from './checks/pattern.ts';

@@ -1,12 +1,17 @@
 import assert from 'node:assert/strict';
 import { getEventListeners } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import http from 'node:http';
 import http2 from 'node:http2';
+import https from 'node:https';
 import net from 'node:net';
-import { describe, test } from 'node:test';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
 
 import { checkConformance } from '../../conformance/check.ts';
-import { checkOf, NEVER, reasonOf, subject } from './check-support.ts';
+import { createAuthority } from '../../support/certificates.ts';
+import { checkOf, NEVER, problemsOf, reasonOf, subject } from './check-support.ts';
 import { eventually, freePort, startServer } from './support.ts';
 
 async function httpServer(listener: http.RequestListener, host?: string) {
@@ -239,7 +244,7 @@ describe('the body that an http check expects', () => {
     assert.equal(await probe('{"status":"ok"}', options), 'passed');
     assert.equal(
       await probe('{"status":\n\u001b[31m"bad"}', options),
-      `the body does not contain "\\"ok\\"", and begins with "{\\"status\\": [31m\\"bad\\"}"`,
+      `the body does not contain "\\"ok\\""; it begins with "{\\"status\\": [31m\\"bad\\"}"`,
     );
   });
 
@@ -273,7 +278,7 @@ describe('the body that an http check expects', () => {
     assert.equal(await probe(`end${'x'.repeat(1e6)}`, options), 'passed');
     assert.match(
       await probe(`${'x'.repeat(98)}end`, options),
-      /^the first 100 bytes of the body does not contain "end"/,
+      /^the first 100 bytes of the body do not contain "end"/,
     );
   });
 
@@ -422,4 +427,85 @@ describe('http check by HTTP/2', () => {
     assert.match(reasonOf(await checkOf(entry(), server.port).probe(NEVER)), /the answer is not HTTP\/2/);
     await server.close();
   });
+});
+
+describe('http check within TLS', () => {
+  let directory = '';
+  before(() => {
+    directory = mkdtempSync(path.join(tmpdir(), 'tandem-http-'));
+  });
+  after(() => rmSync(directory, { recursive: true, force: true }));
+
+  async function secureServer(create: (tls: https.ServerOptions) => net.Server) {
+    const authority = await createAuthority(directory, 'web');
+    const { certFile, keyFile } = await authority.issue('server', ['DNS:web.test']);
+    const server = create({ cert: readFileSync(certFile), key: readFileSync(keyFile) });
+    return { authority, server: await startServer(server) };
+  }
+
+  for (const version of [1.1, 2]) {
+    test(`verifies the service, unless it is told not to (HTTP/${version})`, async () => {
+      const { authority, server } = await secureServer((tls) =>
+        version === 2
+          ? http2.createSecureServer(tls, (_, response) => void response.end('ok'))
+          : https.createServer(tls, (_, response) => void response.end('ok')),
+      );
+      const probe = async (tls: unknown) => {
+        const options = { path: '/', http_version: version, expect_body: { contains: 'ok' }, tls };
+        return reasonOf(await checkOf({ http: options }, server.port).probe(NEVER));
+      };
+      assert.equal(await probe({ ca_file: authority.caFile, server_name: 'web.test' }), 'passed');
+      assert.equal(await probe({ verify: false }), 'passed');
+      assert.match(await probe(true), /^TLS: the certificate .* tls\.ca_file/);
+      assert.match(await probe({ ca_file: authority.caFile }), /^TLS: the certificate .* tls\.server_name/);
+      assert.match(await probe({ ca_file: '/nonexistent' }), /^TLS: \/nonexistent does not exist/);
+      assert.equal((await probe(false)) === 'passed', false);
+      await eventually(() => server.open() === 0, 'no connection stays');
+      await server.close();
+    });
+  }
+
+  test('by HTTP/2 asks for that, and says when the service does not have it', async () => {
+    const { server } = await secureServer((tls) =>
+      https.createServer(tls, (_, response) => void response.end()),
+    );
+    const options = { path: '/', http_version: 2, tls: { verify: false } };
+    assert.equal(
+      reasonOf(await checkOf({ http: options }, server.port).probe(NEVER)),
+      'the service does not offer HTTP/2 within TLS',
+    );
+    await server.close();
+  });
+
+  test('fails on a service without TLS', async () => {
+    const server = await httpServer((_, response) => void response.end());
+    const check = checkOf({ http: { path: '/', tls: true } }, server.port);
+    assert.equal(reasonOf(await check.probe(NEVER)), 'TLS: the service does not speak TLS on this port');
+    await server.close();
+  });
+});
+
+test('what an http check cannot be is told with what it can', () => {
+  const described = [
+    ['expect_status: 99', /expect_status: must be at least 200, found 99/],
+    ['expect_status: 2xx', /must be a status or a range of them such as 200-399, found "2xx"/],
+    ['expect_status: 399-200', /must be a status or a range of them such as 200-399/],
+    ['expect_status: [200, 300-700]', /expect_status\[1\]: must be a status or a range/],
+    ['expect_status: []', /expect_status: must be at least 1 entries/],
+    ['expect_body: ok', /expect_body: must be a map of keys, found "ok"/],
+    ['expect_body: {}', /expect_body: must have one of contains and matches/],
+    ['expect_body: { contains: a, matches: b }', /must have one of contains and matches/],
+    ['expect_body: { matches: "(a" }', /matches: is not a regular expression: .*found "\(a"/],
+    ['expect_body: { matches: "(?=a)" }', /matches: must not refer back or look around/],
+    ['expect_body: { contains: a }, method: HEAD', /expect_body: has nothing to look at/],
+    ['max_body: 2000000', /max_body: must be at most 1048576/],
+    ['body: x', /body: is not for a GET: remove it, or set method: POST/],
+    ['http_version: 3', /http_version: found 3, which is not one of the choices\. Known: 1\.1, 2/],
+    ['headers: { Content-Length: "1" }', /headers\.Content-Length: cannot be chosen: remove it/],
+    ['headers: { Host: a, host: b }', /headers\.host: stands here twice: names of headers have no case/],
+    ['tls: { verify: false, ca_file: x }', /must not have ca_file with verify: false/],
+    ['tls: yes please', /tls: /],
+  ] as const;
+  for (const [keys, message] of described)
+    assert.match(problemsOf(`http: { path: /, ${keys} }`), message, keys);
 });

@@ -109,6 +109,9 @@ const NO_HTTP2_IN_TLS = 'the service does not offer HTTP/2 within TLS';
 
 function http2Reason(error: Error, socket: Socket): string {
   const code = systemErrorCode(error) ?? '';
+  // A request that never got under way only says so; why stands beneath.
+  if (code === 'ERR_HTTP2_STREAM_CANCEL' && error.cause instanceof Error)
+    return http2Reason(error.cause, socket);
   if (code === 'ERR_HTTP2_ERROR') return `the answer is not HTTP/2: ${messageOf(error)}`;
   if (code.startsWith('ERR_HTTP2_')) return `the service ended the request: ${messageOf(error)}`;
   if (socket instanceof TLSSocket && code === 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL')
