@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { copyFile, readFile, rm, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import tls from 'node:tls';
+import { promisify } from 'node:util';
 
 import { CheckSection, resolveCheckFiles } from '@tandem/registrar';
 
@@ -13,6 +14,8 @@ import { inDirectory } from '../../support/directory.ts';
 import { probe, wordsFor, wordsOf } from '../../support/probes.ts';
 import { checkOf } from './check-support.ts';
 import { eventually, startServer } from './support.ts';
+
+const run = promisify(execFile);
 
 interface World {
   readonly directory: string;
@@ -187,7 +190,7 @@ describe('a check that speaks TLS', () => {
       assert.ok(said.startsWith(`TLS: ${file} ${reason}`), said);
     }
     await rm(file);
-    execFileSync('mkfifo', [file]);
+    await run('mkfifo', [file]);
     assert.equal(await words(), `TLS: ${file} is not a file`);
   });
 });
