@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import type net from 'node:net';
 import path from 'node:path';
@@ -209,10 +210,7 @@ register:
       );
     } catch (error) {
       process.stderr.write(
-        `${host
-          .logged('handover failed')
-          .map((entry) => JSON.stringify(entry))
-          .join('\n')}\n`,
+        `${readFileSync(path.join(host.directory, 'register.log'), 'utf8').slice(-8_000)}\n`,
       );
       throw error;
     } finally {
