@@ -1,5 +1,6 @@
 // What it costs to probe: a hundred HTTP checks beside a bare loop of the same requests, a thousand tcp checks, and the
 // heap after tens of thousands of probes. Exits with 1 when over a budget.
+import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import http from 'node:http';
@@ -13,6 +14,7 @@ import { silentLog } from '@tandem/core';
 import { createRegistrar, RegisterSection } from '@tandem/registrar';
 import { openRegistry, RegistrySection } from '@tandem/registry';
 
+import { eventually } from '../support/eventually.ts';
 import { RegistrarHost } from './registrar-host.ts';
 import { usageOf } from './usage.ts';
 import { judge } from './verdict.ts';
@@ -125,7 +127,7 @@ registrar.update(
   })),
 );
 const heapAfter = async (count: number) => {
-  while (probes < count) await sleep(50);
+  await eventually(() => assert.ok(probes >= count), { withinMs: 120_000 });
   // What ends a probe in this process comes a little later.
   for (let round = 0; round < 3; round += 1) {
     await sleep(200);

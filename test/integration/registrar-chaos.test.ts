@@ -166,8 +166,10 @@ register:
     async function answers(): Promise<void> {
       const file = path.join(host.directory, 'registrar.sock');
       await eventually(
-        () => askControl({ file, daemon: 'registrar', method: 'GET', path: ['v1', 'state'] }).then(() => {}),
-        { withinMs: ANSWER_LIMIT_MS },
+        () => askControl({ file, daemon: 'registrar', method: 'GET', path: ['v1', 'state'] }),
+        {
+          withinMs: ANSWER_LIMIT_MS,
+        },
       );
     }
     const often = [
