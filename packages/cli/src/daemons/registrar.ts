@@ -53,8 +53,8 @@ export function runRegistrar(configFile: string): Promise<void> {
         log,
       });
       try {
-        followed = await followServices(({ registrations, problems }) =>
-          registrar.update(registrations, { isComplete: problems.length === 0 }),
+        followed = await followServices(({ registrations, isComplete }) =>
+          registrar.update(registrations, { isComplete }),
         );
         start();
         await runUntilEnd(registrar, followed, context);
