@@ -195,7 +195,9 @@ function listenForSignals(log: Log) {
   let ending: Ending = 'stop';
   const end = (signal: NodeJS.Signals) => {
     if (controller.signal.aborted) {
-      log.info({ signal }, 'asked to end once more, ending at once');
+      log.info({ signal }, 'asked to end once more');
+      // Who wants everything withdrawn gets it; what is withdrawn already cannot be handed over.
+      if (signal !== 'SIGUSR2') ending = 'stop';
       hurry.abort(new Error(signal));
       return;
     }

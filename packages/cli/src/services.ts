@@ -45,7 +45,7 @@ function formatPlace(service: RegisteredState): string {
 }
 
 /** One line that says it all, such as `12 services: 10 announced, 1 down, 1 drained`. Each is counted once. */
-export function summarize(services: readonly Standing[]): string {
+export function summarize(services: readonly Standing[], mistakes = 0): string {
   const counts = new Map<string, number>();
   for (const service of services) {
     const kind = kindOf(service);
@@ -53,7 +53,9 @@ export function summarize(services: readonly Standing[]): string {
   }
   const parts = KINDS.flatMap((kind) => (counts.has(kind) ? [`${counts.get(kind)} ${kind}`] : []));
   const many = countServices(services.length);
-  return parts.length === 0 ? many : `${many}: ${parts.join(', ')}`;
+  const sum = parts.length === 0 ? many : `${many}: ${parts.join(', ')}`;
+  if (mistakes === 0) return sum;
+  return `${sum}; ${mistakes === 1 ? '1 mistake' : `${mistakes} mistakes`} in service files`;
 }
 
 export function countServices(count: number): string {
@@ -91,13 +93,14 @@ function complaintsOf({ overdue, problems }: RegistrarState): string {
 
 /** Why a service is announced or not, as far as its health does not say it. */
 function notesOf(service: RegisteredState): string[] {
-  const { role, waitsFor, drained, flapHold, rateLimitedForMs, checks } = service;
+  const { origin, role, waitsFor, drained, flapHold, rateLimitedForMs, checks } = service;
   const causes = {
     operator: 'by "tandem drain"',
     file: 'by a drain file',
     shutdown: 'for the end of the daemon',
   };
   return [
+    origin === undefined ? undefined : `found in ${origin}`,
     role === 'outgoing' ? 'leaves when its successor is announced' : undefined,
     role === 'waiting' ? `waits for ${waitsFor ?? 'its place'}` : undefined,
     drained.length === 0 ? undefined : `drained ${drained.map((cause) => causes[cause]).join(' and ')}`,

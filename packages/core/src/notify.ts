@@ -60,6 +60,8 @@ const STATUS_EVERY_MS = 2_000;
 /** systemd-notify itself gives up after five seconds of an init system that is too busy. */
 const SEND_LIMIT_MS = 10_000;
 const CLOSE_LIMIT_MS = 6_000;
+/** How far from each other calls of `alive` may be for half the limit of the watchdog to be kept. */
+const ALIVE_SLACK_MS = 1_000;
 const MAX_STATUS_LENGTH = 200;
 
 /** Says nothing: nobody wants to hear. */
@@ -86,7 +88,7 @@ interface Word {
 export function createNotify(init: InitSystem | undefined, deps: NotifyDeps): Notify {
   if (init === undefined) return SILENT;
   const { now = () => performance.now(), monotonicUsec = () => process.hrtime.bigint() / 1_000n } = deps;
-  const pace = { aliveMs: (init.watchdogMs ?? Infinity) / 2, statusMs: STATUS_EVERY_MS };
+  const { watchdogMs } = init;
   const mouth = createMouth(init.socket, deps);
   let status = { wanted: '', said: '', at: -Infinity };
   let aliveAt = -Infinity;
@@ -107,12 +109,10 @@ export function createNotify(init: InitSystem | undefined, deps: NotifyDeps): No
       mouth.say({ lines: ['STOPPING=1', `EXTEND_TIMEOUT_USEC=${Math.ceil(limitMs * 1_000)}`] }),
     status(line) {
       status = { ...status, wanted: oneLine(line) };
-      timer ??= setTimeout(sayStatus, Math.max(0, status.at + pace.statusMs - now()));
+      timer ??= setTimeout(sayStatus, Math.max(0, status.at + STATUS_EVERY_MS - now()));
     },
     alive() {
-      if (init.watchdogMs === undefined) return;
-      // Half the limit, and at least two chances within it for a beat that comes every second.
-      if (now() - aliveAt < pace.aliveMs - ALIVE_SLACK_MS) return;
+      if (watchdogMs === undefined || now() - aliveAt < watchdogMs / 2 - ALIVE_SLACK_MS) return;
       aliveAt = now();
       mouth.say({ lines: ['WATCHDOG=1'], replaces: 'alive' });
     },
@@ -122,9 +122,6 @@ export function createNotify(init: InitSystem | undefined, deps: NotifyDeps): No
     },
   };
 }
-
-/** How far from each other calls of `alive` may be for half the limit to be kept. */
-const ALIVE_SLACK_MS = 1_000;
 
 function oneLine(text: string): string {
   return text.replace(/\p{Cc}+/gu, ' ').slice(0, MAX_STATUS_LENGTH);

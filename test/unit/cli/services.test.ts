@@ -84,6 +84,11 @@ describe('what a registrar sees, for people', () => {
       assert.equal(lineOf(service('web', more)), `web 10.0.0.5:8080 ${expected}`);
   });
 
+  test('says where a service was found that no file is about', () => {
+    const found = { ...service('web'), origin: 'container web-1 (4c91be4b51c3)' };
+    assert.equal(lineOf(found), 'web 10.0.0.5:8080 up yes found in container web-1 (4c91be4b51c3)');
+  });
+
   test('begins with the registry, the sum of it all, and what somebody should look at', () => {
     const text = formatRegistrar(
       state([service('web'), service('api', { health: 'down', announced: false })], {
@@ -146,6 +151,7 @@ describe('what a registrar sees, for people', () => {
   test('is counted, each service once, for the eyes of systemd', () => {
     assert.equal(summarize([]), '0 services');
     assert.equal(summarize([service('web')]), '1 service: 1 announced');
+    assert.equal(summarize([service('web')], 2), '1 service: 1 announced; 2 mistakes in service files');
     const all = [
       service('a'),
       service('b', { health: 'down', announced: false }),

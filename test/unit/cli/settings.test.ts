@@ -104,7 +104,8 @@ describe('the settings of a host', () => {
 
   test('take relative paths from the place of the host file', async () => {
     const host = await settings(
-      `${HOST}state_dir: s\nhaproxy: { config_file: r/h.cfg, runtime_socket: r/h.sock }\n`,
+      `${HOST}state_dir: s\nhaproxy: { config_file: r/h.cfg, runtime_socket: r/h.sock }\n` +
+        'registrar: { heartbeat_file: r/alive }\n',
     );
 
     const directory = path.dirname(host.file);
@@ -112,6 +113,8 @@ describe('the settings of a host', () => {
     assert.equal(host.haproxy.configFile, path.join(directory, 'r/h.cfg'));
     assert.equal(host.haproxy.masterSocket, path.join(directory, 'r/h-master.sock'));
     assert.equal(host.discovery.control, path.join(directory, 'r/discovery.sock'));
+    assert.equal(host.registrar.control, path.join(directory, 'r/registrar.sock'));
+    assert.equal(host.registrar.heartbeatFile, path.join(directory, 'r/alive'));
   });
 
   test('take the files of the registry from there too, and say which of them are no good', async () => {
@@ -310,6 +313,13 @@ discovery: { control: run/discovery.sock }
   shared_frontends: { a: { listen: 80 }, b: { listen: '*:80' } }
 discovery: { control: run/s.sock }
 `);
+    const beat = await settings(
+      `${HOST}haproxy: { config_file: run/h }\nregistrar: { heartbeat_file: run/h }\n`,
+    );
+    assert.match(
+      (await hostProblems(beat)).map(formatProblem).join(),
+      /the path \S+run\/h is defined twice\. Change it here or at registrar\.heartbeat_file/,
+    );
     const long = await settings(`${HOST}discovery: { control: ${'x'.repeat(90)}/s }\n`);
 
     assert.deepEqual(

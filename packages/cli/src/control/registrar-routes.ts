@@ -151,7 +151,7 @@ function reportRoute({ registrar, reports }: RegistrarFront): ControlRoute {
         );
       const { check, status, reason } = wanted.data;
       const report: Report = reason === undefined ? { status } : { status, reason };
-      return reportAnswer(service, reports.take(service, report, check), registrar.status());
+      return reportAnswer(service, reports.take(service, report, check), () => registrar.status());
     },
   };
 }
@@ -159,13 +159,13 @@ function reportRoute({ registrar, reports }: RegistrarFront): ControlRoute {
 function reportAnswer(
   service: string,
   answer: ReportAnswer,
-  services: readonly ServiceStatus[],
+  services: () => readonly ServiceStatus[],
 ): ControlAnswer {
   if (answer.ok) return { ok: true, body: { check: answer.check } };
   const list = listCandidates(answer.candidates);
   switch (answer.reason) {
     case 'unknown-service':
-      return services.some((known) => known.service === service)
+      return services().some((known) => known.service === service)
         ? refuse(409, 'NO_PUSH_CHECK', `that service has no push check. Services that have one: ${list}`)
         : refuse(404, 'UNKNOWN_SERVICE', `no such service. Those that report themselves: ${list}`);
     case 'unknown-check':

@@ -65,8 +65,8 @@ export function runRegistrar(configFile: string): Promise<void> {
         log,
       });
       try {
-        followed = await followServices(({ registrations, problems }) =>
-          all.takeFiles(registrations, { isComplete: problems.length === 0 }),
+        followed = await followServices(({ registrations, isComplete }) =>
+          all.takeFiles(registrations, { isComplete }),
         );
         start();
         await runUntilEnd(registrar, context);
@@ -83,7 +83,11 @@ export function runRegistrar(configFile: string): Promise<void> {
   });
 }
 
-async function runUntilEnd(registrar: Registrar, context: DaemonContext): Promise<void> {
+async function runUntilEnd(
+  registrar: Registrar,
+  { problems }: FollowedServices,
+  context: DaemonContext,
+): Promise<void> {
   const { settings, log, signal, ending, notify, becomeReady } = context;
   const { heartbeatFile, shutdownDelayMs } = settings.registrar;
   const stopSupervision = superviseDaemon({
@@ -91,7 +95,7 @@ async function runUntilEnd(registrar: Registrar, context: DaemonContext): Promis
     look: () => ({
       isReady: true,
       isAlive: registrar.overdue().length === 0,
-      status: () => summarize(registrar.status()),
+      status: () => summarize(registrar.status(), problems().length),
     }),
     onReady: becomeReady,
     notify,

@@ -13,8 +13,9 @@ import {
 } from '../check.ts';
 import type { Inbox, Report } from '../reports.ts';
 
-/** How much later than `ttl` a probe is taken for one that hangs: it ends by itself. */
+/** A probe ends by itself after `ttl`, or after a stall of this process twice that; so much later it hangs. */
 const SLACK_MS = 1_000;
+/** The service sets the pace, but a flood of reports has its limit. */
 const PACE_MS = 10;
 /** A deadline that passes so much later tells of a stall of this process: what has come meanwhile is not read yet. */
 const STALL_MS = 50;
@@ -35,8 +36,7 @@ export const PushSection = z
   .transform(({ name, ttl, ...limits }) => ({
     name,
     ttlMs: ttl,
-    // The service sets the pace; a flood of reports has its limit.
-    schedule: toSchedule({ interval: PACE_MS, timeout: ttl + SLACK_MS, ...limits }),
+    schedule: toSchedule({ interval: PACE_MS, timeout: 2 * ttl + SLACK_MS, ...limits }),
   }));
 
 export type PushConfig = z.output<typeof PushSection>;
