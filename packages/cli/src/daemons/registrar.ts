@@ -69,7 +69,7 @@ export function runRegistrar(configFile: string): Promise<void> {
           all.takeFiles(registrations, { isComplete }),
         );
         start();
-        await runUntilEnd(registrar, context);
+        await runUntilEnd(registrar, followed, context);
         await all.end();
         await registrar.stop();
       } finally {
