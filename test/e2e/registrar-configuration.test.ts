@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -201,6 +201,9 @@ describe('the configuration of a registrar that runs', { timeout: 240_000 }, () 
     const first = host.start();
     await host.becomes('web', [8001]);
     await host.becomes('api', [8002]);
+    // What it remembers comes after what it does.
+    const memory = path.join(host.directory, 'state', 'registrar-services.json');
+    await eventually(async () => assert.match(await readFile(memory, 'utf8'), /8001.*8002|8002.*8001/));
     const before = nodes(host);
 
     await host.end(first, 'SIGKILL');

@@ -65,8 +65,8 @@ export function runRegistrar(configFile: string): Promise<void> {
         log,
       });
       try {
-        followed = await followServices(({ registrations, problems }) =>
-          all.takeFiles(registrations, { isComplete: problems.length === 0 }),
+        followed = await followServices(({ registrations, isComplete }) =>
+          all.takeFiles(registrations, { isComplete }),
         );
         start();
         await runUntilEnd(registrar, followed, context);
