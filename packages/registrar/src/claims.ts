@@ -74,6 +74,8 @@ class HostClaims implements Claims {
   readonly #claims = new Map<string, Claim>();
   /** Wanted, but their place or the name of their node is still another's. */
   readonly #waiting = new Map<string, Wanted>();
+  /** Services with an outgoing claim, or that had one: looking for it in all claims is only worth it for these. */
+  #moving: ReadonlySet<string> = new Set();
   readonly #stopping = new AbortController();
   readonly #tasks = new Set<Promise<void>>();
 
@@ -93,6 +95,8 @@ class HostClaims implements Claims {
       if (names.has(claim.wanted.registration.service)) claim.state = { kind: 'outgoing' };
       else this.#leave(key, claim);
     }
+    const outgoing = [...this.#claims.values()].filter(({ state }) => state.kind === 'outgoing');
+    this.#moving = new Set(outgoing.map(({ wanted }) => wanted.registration.service));
     for (const [key, claim] of this.#claims) if (claim.service.isAnnounced) this.#succeed(key);
   }
 
@@ -264,6 +268,7 @@ class HostClaims implements Claims {
 
   #predecessors({ wanted }: Claim): [string, Claim][] {
     const { service } = wanted.registration;
+    if (!this.#moving.has(service)) return [];
     return [...this.#claims].filter(
       ([, { state, wanted: other }]) => state.kind === 'outgoing' && other.registration.service === service,
     );
