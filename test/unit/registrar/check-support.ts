@@ -1,0 +1,38 @@
+import { createAddressResolver, formatProblem, parseYaml } from '@tandem/core';
+import {
+  type Check,
+  CheckSection,
+  createCheck,
+  createReports,
+  type ProbeResult,
+  RegisterSection,
+} from '@tandem/registrar';
+
+import type { CheckSubject } from '../../conformance/check.ts';
+
+/** The signal of a probe that has all the time in the world. */
+export const NEVER = new AbortController().signal;
+
+/** A check as a service file has it. */
+export function checkOf(entry: Record<string, unknown>, servicePort = 1) {
+  return createCheck(CheckSection.parse(entry), {
+    service: 'web',
+    port: servicePort,
+    resolver: createAddressResolver(),
+    reports: createReports(),
+  });
+}
+
+export function subject(check: Check, leftovers = () => 0): CheckSubject {
+  return { check, leftovers, close: () => Promise.resolve() };
+}
+
+export function reasonOf(result: ProbeResult): string {
+  return result.ok ? 'passed' : result.reason;
+}
+
+/** What a person is told about one entry of `checks`. */
+export function problemsOf(entry: string): string {
+  const parsed = parseYaml(`port: 80\nchecks:\n- ${entry}`, 'web.yaml', RegisterSection);
+  return parsed.ok ? '' : parsed.problems.map(formatProblem).join('\n');
+}
