@@ -9,14 +9,29 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { silentLog } from '@tandem/core';
 import { startEmbeddedZooKeeper } from '@tandem/embedded-zookeeper';
-import { type Check, openRegistrar, type Registrar } from '@tandem/registrar';
-import type { Registry } from '@tandem/registry';
+import {
+  type Check,
+  createRegistrar,
+  openRegistrar,
+  type Registrar,
+  RegisterSection,
+} from '@tandem/registrar';
+import { openRegistry, type Registry } from '@tandem/registry';
+import { createMemoryStore } from '@tandem/registry/testing';
 
 import { eventually } from '../support/eventually.ts';
 import { type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts';
 import { createRandom, type Random } from '../support/random.ts';
 import { startRealZooKeeper } from '../support/real-zookeeper.ts';
-import { limit, listen, type Nodes, nodesOf, noSurprises, openTestRegistry } from '../support/registries.ts';
+import {
+  follow,
+  limit,
+  listen,
+  type Nodes,
+  nodesOf,
+  noSurprises,
+  openTestRegistry,
+} from '../support/registries.ts';
 import {
   lineOf,
   NAMES,
@@ -94,6 +109,59 @@ function converging(where: string, start: () => Promise<Server>): void {
     });
   });
 }
+
+describe('another weight or label while a service runs', () => {
+  for (const [where, openOne] of [
+    [
+      'in memory',
+      async () => ({
+        registry: await openRegistry(
+          { kind: 'memory', pathTemplate: '/services/{service}' },
+          { log: silentLog, store: createMemoryStore() },
+        ),
+        stop: () => Promise.resolve(),
+      }),
+    ],
+    [
+      'on the embedded server',
+      async () => {
+        const server = await startEmbeddedZooKeeper();
+        return { registry: await openTestRegistry(server.port), stop: () => server.close() };
+      },
+    ],
+  ] as const)
+    test(`${where}: is announced before what stood there goes, so that nobody ever sees less`, async () => {
+      const { registry, stop } = await openOne();
+      const registrar = createRegistrar({ host: WISHING_HOST, registry, log: silentLog });
+      const follower = follow(registry, '/services/web');
+      const change = async (weight: number, version: string) => {
+        const config = RegisterSection.parse({ port: 80, weight, labels: { version } });
+        registrar.update([{ service: 'web', path: '/services/web', config }]);
+        await registrar.agreed('web', limit());
+        await eventually(() => {
+          const [instance, ...others] = follower.latest?.instances ?? [];
+          assert.deepEqual([instance?.weight, instance?.labels, others], [weight, { version }, []]);
+        });
+      };
+      await change(1, 'a');
+      const before = follower.snapshots.length;
+      for (const [weight, version] of [
+        [2, 'a'],
+        [2, 'b'],
+        [0, 'c'],
+      ] as const)
+        await change(weight, version);
+      await registrar.setWeight('web', 9);
+      await registrar.agreed('web', limit());
+      await follower.shows('i-1:9');
+      assert.ok(follower.snapshots.slice(before).every(({ instances }) => instances.length === 1));
+      await registrar.withdrawAll(limit());
+      await registrar.stop();
+      await follower.stop();
+      await registry.close();
+      await stop();
+    });
+});
 
 class World {
   readonly #server: Server;

@@ -26,9 +26,12 @@ export interface AddressesDeps {
 const RETRY = { baseMs: 1_000, maxMs: 30_000 };
 const TTL = { minMs: 1_000, maxMs: 300_000 };
 
-const LOOPBACK = new BlockList();
-LOOPBACK.addSubnet('127.0.0.0', 8);
-LOOPBACK.addAddress('::1', 'ipv6');
+/** What means nothing, or something else, on other hosts. */
+const USELESS = new BlockList();
+USELESS.addSubnet('127.0.0.0', 8);
+USELESS.addAddress('0.0.0.0');
+USELESS.addSubnet('::', 127, 'ipv6');
+USELESS.addSubnet('fe80::', 10, 'ipv6');
 
 /**
  * Follows names as their records say. An address that was known stays until another one is: neither an outage of the DNS
@@ -116,17 +119,17 @@ type Choice =
 /** Of several the one that it was; else the first, in an order that does not change from answer to answer. */
 export function chooseAddress(answer: DnsAnswer<string>, current: string | undefined): Choice {
   if (answer.kind !== 'found') return { ok: false, reason: answer.reason };
-  const usable = answer.records.filter((address) => !isLoopback(address)).toSorted();
+  const usable = answer.records.filter((address) => !isUseless(address)).toSorted();
   const [first] = usable;
-  // As many a machine has it in its own file of hosts.
   if (first === undefined)
-    return { ok: false, reason: 'it stands for a loopback address, which no other host can use' };
+    return { ok: false, reason: `it stands for ${answer.records.join(', ')}, which no other host can use` };
   const address = current !== undefined && usable.includes(current) ? current : first;
   return { ok: true, address, ttlMs: Math.min(TTL.maxMs, Math.max(TTL.minMs, answer.ttlMs)) };
 }
 
-function isLoopback(address: string): boolean {
-  return LOOPBACK.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4');
+/** Many a machine has its own name in its file of hosts as 127.0.1.1. */
+function isUseless(address: string): boolean {
+  return USELESS.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4');
 }
 
 function failed(reason: string): DnsAnswer<string> {

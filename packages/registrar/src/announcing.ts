@@ -29,6 +29,8 @@ export interface HostSituation {
   readonly drainFile: string | undefined;
   /** Of services that do not say otherwise. */
   readonly flapDamping: FlapDamping | undefined;
+  /** Announcements of all services are limited together. */
+  readonly isLimited: boolean;
 }
 
 export interface AnnouncingDeps {
@@ -216,14 +218,14 @@ class ServiceAnnouncing implements Announcing {
   }
 
   #circumstances(): Circumstances {
-    const { overrides, flapDamping } = this.#deps.situation;
+    const { overrides, flapDamping, isLimited } = this.#deps.situation;
     const { service, config } = this.#registration;
     const drained = this.#drain();
     const own = config.flapDamping ?? flapDamping;
     this.#history.note(this.#verdict, {
       damping: own === false ? undefined : own,
       isDrained: drained === true,
-      keepsStart: config.slowStartMs !== undefined || config.rateLimit !== undefined,
+      keepsStart: isLimited || config.slowStartMs !== undefined || config.rateLimit !== undefined,
     });
     return {
       isDrained: drained,

@@ -53,12 +53,9 @@ export const RegisterSection = z
       .describe('after it came up, its weight grows to the whole over this time'),
     drain_file: z.string().min(1).optional().describe('while this file exists, the service is not announced'),
     rate_limit: RateLimitSection.optional().describe('of its announcements; default: none'),
-    flap_damping: z
-      .union([z.literal(false), FlapDampingSection])
-      .optional()
-      .describe(
-        'holds it down when it goes down again and again, false: never; default: registrar.flap_damping',
-      ),
+    flap_damping: FlapDampingSection.optional().describe(
+      'holds it down when it goes down again and again; default: registrar.flap_damping',
+    ),
     checks: z
       .array(CheckSection)
       .default([])

@@ -14,6 +14,7 @@ export interface FlapDamping {
 /** `flap_damping`, of the host file for all services and of a service file for its own. */
 export const FlapDampingSection = z
   .strictObject({
+    enabled: z.boolean().default(true).describe('false: a service of a host that damps all is not damped'),
     max: z
       .number()
       .int()
@@ -35,12 +36,10 @@ export const FlapDampingSection = z
     path: ['max_hold'],
     error: 'must not be shorter than hold: raise it, or lower hold',
   })
-  .transform(({ max, window: windowMs, hold: holdMs, max_hold: maxHoldMs }): FlapDamping => ({
-    max,
-    windowMs,
-    holdMs,
-    maxHoldMs,
-  }));
+  .transform(
+    ({ enabled, max, window, hold, max_hold }): FlapDamping | false =>
+      enabled && { max, windowMs: window, holdMs: hold, maxHoldMs: max_hold },
+  );
 
 /** What is remembered of how often a service went down. Times are of a clock that only grows. Immutable. */
 export interface FlapState {

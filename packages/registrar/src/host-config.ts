@@ -43,7 +43,7 @@ export const RegistrarSection = z
     shutdownDelayMs: keys.shutdown_delay,
     heartbeatFile: keys.heartbeat_file,
     rateLimit: keys.rate_limit,
-    flapDamping: keys.flap_damping,
+    flapDamping: keys.flap_damping === false ? undefined : keys.flap_damping,
     docker: keys.docker,
   }));
 

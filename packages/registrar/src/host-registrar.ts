@@ -1,10 +1,17 @@
 import path from 'node:path';
 
-import { type AddressResolver, createAddressResolver, type HostConfig, type Log } from '@tandem/core';
+import {
+  type AddressResolver,
+  createAddressResolver,
+  type HostConfig,
+  type Log,
+  messageOf,
+  withDeadline,
+} from '@tandem/core';
 import type { Registry } from '@tandem/registry';
 
 import { type Addresses, createAddresses } from './addresses.ts';
-import type { HostSituation } from './announcing.ts';
+import { type HostSituation, memoryKey } from './announcing.ts';
 import { createClaims, type Claims, type Wanted } from './claims.ts';
 import { type Clock, systemClock } from './clock.ts';
 import type { ServiceRegistration } from './config.ts';
@@ -34,6 +41,9 @@ export interface RegistrarDeps {
   readonly createCheck?: CheckFactory;
   readonly readDirectory?: ReadDirectory;
 }
+
+const FLUSH_LIMIT_MS = 2_000;
+const MAX_WEIGHT = 256;
 
 interface Stores {
   readonly overrides: OverridesStore;
@@ -106,6 +116,7 @@ class HostRegistrar implements Registrar {
       isEnding: () => this.#life !== 'running',
       drainFile: settings.drainFile,
       flapDamping: settings.flapDamping,
+      isLimited: settings.rateLimit !== undefined,
     };
     const optional = createCheck === undefined ? {} : { createCheck };
     this.#claims = createClaims({
@@ -139,6 +150,9 @@ class HostRegistrar implements Registrar {
 
   async setWeight(service: string, weight: number | undefined): Promise<OverrideAnswer> {
     const isUndoing = weight === undefined;
+    // What is remembered has to be readable again.
+    if (!isUndoing && !(Number.isInteger(weight) && weight >= 0 && weight <= MAX_WEIGHT))
+      throw new RangeError(`a weight is a whole number from 0 to ${MAX_WEIGHT}, not ${weight}`);
     return this.#override(service, (overrides) => withWeight(overrides, service, weight), isUndoing);
   }
 
@@ -161,13 +175,13 @@ class HostRegistrar implements Registrar {
   async withdrawAll(signal: AbortSignal): Promise<void> {
     this.#close();
     await this.#claims.withdrawAll(signal);
-    await this.#stores.memory.flush();
+    await this.#flush();
   }
 
   async stop(): Promise<void> {
     this.#close();
     await this.#claims.stop();
-    await this.#stores.memory.flush();
+    await this.#flush();
   }
 
   status(): readonly ServiceStatus[] {
@@ -177,6 +191,16 @@ class HostRegistrar implements Registrar {
       return this.#claims.waitingStatus({ registration, host: at }, `the address of ${at.address}`);
     });
     return [...this.#claims.status(), ...unresolved];
+  }
+
+  /** What is noted helps a successor; a disk that never answers must not keep anybody waiting for that. */
+  async #flush(): Promise<void> {
+    const { memory } = this.#stores;
+    try {
+      await withDeadline(undefined, FLUSH_LIMIT_MS, () => memory.flush());
+    } catch (error) {
+      this.#deps.log.warn({ err: messageOf(error) }, 'ending before everything was remembered');
+    }
   }
 
   #close(): void {
@@ -202,6 +226,10 @@ class HostRegistrar implements Registrar {
     // What an earlier life announced under an address that is not known yet must not go for that.
     if (this.#hasSwept || !this.#isComplete || unresolved.length > 0) return;
     this.#hasSwept = true;
+    this.#stores.memory.keepOnly({
+      services: new Set(this.#services.map(memoryKey)),
+      names: new Set(this.#services.map((registration) => hostOf(registration, this.#deps.host).address)),
+    });
     this.#deps.registry.withdrawUnclaimed();
   }
 

@@ -23,6 +23,8 @@ export interface Memory {
   note(service: string, remembered: Remembered): void;
   recallAddress(name: string): string | undefined;
   noteAddress(name: string, address: string): void;
+  /** Forgets everything else. */
+  keepOnly(kept: { readonly services: ReadonlySet<string>; readonly names: ReadonlySet<string> }): void;
   /** Resolves when everything that was noted is on the disk, or cannot be. */
   flush(): Promise<void>;
 }
@@ -103,6 +105,13 @@ function memoryOf(
       if (addresses.get(name) === address) return;
       addresses.set(name, address);
       changed();
+    },
+    keepOnly(kept) {
+      const gone = [...services.keys()].filter((service) => !kept.services.has(service));
+      const lost = [...addresses.keys()].filter((name) => !kept.names.has(name));
+      for (const service of gone) services.delete(service);
+      for (const name of lost) addresses.delete(name);
+      if (gone.length + lost.length > 0) changed();
     },
     flush,
   };

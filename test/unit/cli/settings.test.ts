@@ -426,6 +426,49 @@ discovery: { control: run/s.sock }
     );
   });
 
+  test('tell instances of one path apart by the address and the name that a file gives them', async () => {
+    const host = await settings();
+    const file = (service: string, more: string) =>
+      `service: ${service}\npath: /shared\nregister: { port: 80${more} }\n`;
+    await write(host, 'a.yaml', file('a', ''));
+    await write(host, 'b.yaml', file('b', ', address: 10.9.9.9'));
+    await write(host, 'c.yaml', file('c', ', instance_id: blue'));
+    await write(host, 'd.yaml', file('d', ', instance_id: blue, address: 10.9.9.9'));
+    await write(host, 'e.yaml', file('e', ', instance_id: blue, address: 10.9.9.9'));
+    await write(host, 'f.yaml', file('f', `, address: ${host.host.address}`));
+
+    const { registrations, problems } = await createServiceFiles(host).load();
+
+    assert.deepEqual(
+      registrations.map(({ service }) => service),
+      ['a', 'b', 'c', 'd'],
+    );
+    assert.deepEqual(
+      problems.map((problem) => formatProblem(problem).replaceAll(`${host.servicesDir}/`, '')),
+      [
+        'e.yaml:3:19: register.port: the instance called blue on port 80 of 10.9.9.9 below /shared is defined ' +
+          'twice. Change it here or in d.yaml',
+        'f.yaml:3:19: register.port: the instance on port 80 below /shared is defined twice. ' +
+          'Change it here or in a.yaml',
+      ],
+    );
+  });
+
+  test('find drain files beside the host file, like everything that is relative', async () => {
+    const host = await settings(`${HOST}registrar: { drain_file: down/all }\n`);
+    const directory = path.dirname(host.file);
+    await write(host, 'a.yaml', 'service: a\nregister: { port: 1, drain_file: down/a }\n');
+    await write(host, 'b.yaml', 'service: b\nregister: { port: 2, drain_file: /run/b }\n');
+
+    const { registrations } = await createServiceFiles(host).load();
+
+    assert.equal(host.registrar.drainFile, path.join(directory, 'down/all'));
+    assert.deepEqual(
+      registrations.map(({ config }) => config.drainFile),
+      [path.join(directory, 'down/a'), '/run/b'],
+    );
+  });
+
   test('take a host address that others can use, and no other', async () => {
     const withAddress = (address: string) => HOST.replace('10.0.0.5', `'${address}'`);
     const literals = ['127.0.0.1', '::1', '10.0.0.5', '2001:db8::1', '0.0.0.1', '::ffff:10.0.0.5'];

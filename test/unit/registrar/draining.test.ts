@@ -182,6 +182,8 @@ test('a weight of an operator is announced in place of the configured one, until
   await registrar.setWeight('web', undefined);
   await clock.advance(100);
   assert.equal(scene.weight(AT_WEB), 20);
+  for (const weight of [-1, 257, 1.5, Number.NaN])
+    await assert.rejects(registrar.setWeight('web', weight), RangeError);
 });
 
 test('a drain file drains within a second of being there, for one service or for all, and brings back when it goes', async (t) => {

@@ -99,6 +99,24 @@ describe('rate limits', () => {
     assert.deepEqual(announced(), ['f']);
   });
 
+  test('what an earlier life had announced already is taken over at once, and at the cost of nothing', async (t) => {
+    const stateDir = await mkdtemp(path.join(tmpdir(), 'tandem-limits-'));
+    t.after(() => rm(stateDir, { recursive: true }));
+    const registry = createFakeRegistry();
+    const settings = { rateLimit: { perMs: 1_000, burst: 1, isShadow: false } };
+    const services = ['a', 'b', 'c'].map((name, index) => registration(name, { port: index + 1 }));
+    const first = await enter(t, { stateDir, registry, settings });
+    first.registrar.update(services);
+    await first.clock.advance(2_000);
+    assert.equal(registry.standing.size, 3);
+    await first.registrar.stop();
+    first.news();
+
+    const second = await enter(t, { stateDir, registry, settings });
+    second.registrar.update([...services, registration('d', { port: 4 })]);
+    assert.equal(second.news().filter((note) => note.startsWith('set')).length, 4);
+  });
+
   test('waiting for the registry to agree includes waiting for the turn', async (t) => {
     const scene = await enter(t);
     const { registrar, clock } = scene;
@@ -182,7 +200,7 @@ describe('flap damping', () => {
     assert.equal(registrar.status()[0]?.flapHold, undefined, 'its deployment may restart it');
     for (let times = 0; times < 2; times += 1) await flap(scene, checks[80]);
     assert.equal(registrar.status()[0]?.flapHold?.count, 1);
-    registrar.update([web({ flap_damping: false })]);
+    registrar.update([web({ flap_damping: { enabled: false } })]);
     await clock.advance(100);
     assert.equal(scene.weight(AT_WEB), 'none', 'let go as soon as nobody wants it held');
   });

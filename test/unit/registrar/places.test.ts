@@ -128,8 +128,10 @@ test('of several addresses the same one is taken again and again; loopback ones 
   assert.equal(choose('10.0.0.8', '10.0.0.7'), '10.0.0.7');
   assert.equal(choose(undefined, '127.0.1.1', '10.0.0.7'), '10.0.0.7');
   assert.equal(choose(undefined, '2001:db8::1'), '2001:db8::1');
+  for (const useless of ['0.0.0.0', '::', '::1', 'fe80::1', '::ffff:127.0.0.1'])
+    assert.equal(choose(undefined, useless), undefined);
   assert.deepEqual(chooseAddress(found('127.0.1.1', '::1'), '127.0.1.1'), {
     ok: false,
-    reason: 'it stands for a loopback address, which no other host can use',
+    reason: 'it stands for 127.0.1.1, ::1, which no other host can use',
   });
 });
