@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { sleep, withDeadline } from '@tandem/core';
 import type { Check, ProbeResult } from '@tandem/registrar';
 
-import { startByteProxy } from '../support/byte-proxy.ts';
+import { nextTurn, startByteProxy } from '../support/byte-proxy.ts';
 
 /** A check and the thing it looks at. */
 export interface CheckSubject {
@@ -94,6 +94,20 @@ export function checkConformance(kind: string, harness: CheckHarness): void {
     await nothingLeft(subject);
     assert.equal(getEventListeners(signal, 'abort').length, 0, 'a listener stays on the signal');
     await until(() => resources() <= before, 'a socket, a process or a timer stays');
+  });
+
+  test(`${kind}: ends with its signal at whatever moment that ends, and leaves nothing behind`, async () => {
+    await using subject = disposable(await harness.healthy());
+    // The later the less often, until a probe is faster than its end.
+    for (let turns = 0, isOver = false; !isOver; turns += 1 + (turns >> 3)) {
+      const controller = new AbortController();
+      const probe = subject.check.probe(controller.signal);
+      for (let turn = 0; turn < turns; turn += 1) await nextTurn();
+      controller.abort();
+      isOver = (await probe).ok;
+      assert.equal(getEventListeners(controller.signal, 'abort').length, 0, 'a listener stays on the signal');
+    }
+    await nothingLeft(subject);
   });
 
   if (harness.wire !== undefined) wireConformance(kind, harness.wire);

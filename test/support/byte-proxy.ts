@@ -48,7 +48,8 @@ export async function startByteProxy(targetPort: number, pauseMs = 0): Promise<B
   };
 }
 
-function nextTurn(): Promise<void> {
+/** When everything that waits for the network has had its turn. */
+export function nextTurn(): Promise<void> {
   return new Promise((resolve) => {
     setImmediate(resolve);
   });

@@ -1,27 +1,12 @@
-import { createAddressResolver, formatProblem, parseYaml } from '@tandem/core';
-import {
-  type Check,
-  CheckSection,
-  createCheck,
-  createReports,
-  type ProbeResult,
-  RegisterSection,
-} from '@tandem/registrar';
+import { formatProblem, parseYaml } from '@tandem/core';
+import { type Check, type ProbeResult, RegisterSection } from '@tandem/registrar';
 
 import type { CheckSubject } from '../../conformance/check.ts';
 
+export { checkOf } from '../../support/probes.ts';
+
 /** The signal of a probe that has all the time in the world. */
 export const NEVER = new AbortController().signal;
-
-/** A check as a service file has it. */
-export function checkOf(entry: Record<string, unknown>, servicePort = 1) {
-  return createCheck(CheckSection.parse(entry), {
-    service: 'web',
-    port: servicePort,
-    resolver: createAddressResolver(),
-    reports: createReports(),
-  });
-}
 
 export function subject(check: Check, leftovers = () => 0): CheckSubject {
   return { check, leftovers, close: () => Promise.resolve() };

@@ -244,7 +244,7 @@ describe('the body that an http check expects', () => {
     assert.equal(await probe('{"status":"ok"}', options), 'passed');
     assert.equal(
       await probe('{"status":\n\u001b[31m"bad"}', options),
-      `the body does not contain "\\"ok\\"", and begins with "{\\"status\\": [31m\\"bad\\"}"`,
+      `the body does not contain "\\"ok\\""; it begins with "{\\"status\\": [31m\\"bad\\"}"`,
     );
   });
 
@@ -278,7 +278,7 @@ describe('the body that an http check expects', () => {
     assert.equal(await probe(`end${'x'.repeat(1e6)}`, options), 'passed');
     assert.match(
       await probe(`${'x'.repeat(98)}end`, options),
-      /^the first 100 bytes of the body does not contain "end"/,
+      /^the first 100 bytes of the body do not contain "end"/,
     );
   });
 

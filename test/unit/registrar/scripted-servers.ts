@@ -76,11 +76,11 @@ export function mysqlGreeting(plugin = 'mysql_native_password', flags = 0): Buff
 export const MYSQL_OK = Buffer.from([0, 0, 0, 2, 0, 0, 0]);
 
 /**
- * @param answers what it answers to each packet of the login; the last one is its verdict
+ * @param answers what it answers to each packet of the login, in one packet or more; the last one is its verdict
  * @param said the payloads that it was told
  */
 export function startMysqlTalker(
-  answers: readonly Buffer[] = [MYSQL_OK],
+  answers: readonly (readonly Buffer[])[] = [[MYSQL_OK]],
   said: Buffer[] = [],
   greeting = mysqlGreeting(),
 ): Promise<TestServer> {
@@ -91,7 +91,8 @@ export function startMysqlTalker(
     said.push(Buffer.from(payload));
     const next = answers[turn];
     if (next === undefined) return { used: length + 4, isLast: true };
-    return { used: length + 4, bytes: mysqlPacket((heard[3] ?? 0) + 1, next) };
+    const packets = next.map((one, index) => mysqlPacket((heard[3] ?? 0) + 1 + index, one));
+    return { used: length + 4, bytes: Buffer.concat(packets) };
   });
 }
 
@@ -109,14 +110,17 @@ const POSTGRES_READY = Buffer.concat([
   postgresMessage('Z', 'I'),
 ]);
 
-/** @param answers to each message of the login */
-export function startPostgresTalker(answers: readonly Buffer[] = [POSTGRES_READY]): Promise<TestServer> {
+/** @param answers to each message of the login, or what makes one of it */
+export function startPostgresTalker(
+  answers: readonly (Buffer | ((heard: Buffer) => Buffer))[] = [POSTGRES_READY],
+): Promise<TestServer> {
   return startTalker('', (heard, turn) => {
     const start = turn === 0 ? 0 : 1;
     const length = heard.length < start + 4 ? Infinity : heard.readUInt32BE(start) + start;
     if (heard.length < length) return undefined;
     const next = answers[turn];
-    return next === undefined ? { used: length, isLast: true } : { used: length, bytes: next };
+    if (next === undefined) return { used: length, isLast: true };
+    return { used: length, bytes: typeof next === 'function' ? next(heard.subarray(0, length)) : next };
   });
 }
 

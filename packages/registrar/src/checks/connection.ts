@@ -2,7 +2,7 @@ import net from 'node:net';
 import tls, { type ConnectionOptions } from 'node:tls';
 
 import { failure } from '../check.ts';
-import { lineReason } from './dial.ts';
+import { isSelfConnected, lineReason } from './dial.ts';
 import type { Made } from './files.ts';
 import { peerWords } from './peer-words.ts';
 
@@ -179,12 +179,4 @@ export class Connection {
     const words = peerWords(this.#held, this.#secret);
     return words === '' ? '' : `, after "${words}"`;
   }
-}
-
-/**
- * Where nobody listens on a port that the system also takes for outgoing connections, a connection to it can meet itself,
- * and would be taken for a service.
- */
-function isSelfConnected({ localPort, remotePort, localAddress, remoteAddress }: net.Socket): boolean {
-  return localPort === remotePort && localAddress === remoteAddress;
 }

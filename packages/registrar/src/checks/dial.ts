@@ -50,6 +50,14 @@ export function createDial(
   };
 }
 
+/**
+ * Where nobody listens on a port that the system also takes for outgoing connections, a connection to it can meet itself,
+ * and would be taken for a service.
+ */
+export function isSelfConnected({ localPort, remotePort, localAddress, remoteAddress }: net.Socket): boolean {
+  return localPort === remotePort && localAddress === remoteAddress;
+}
+
 /** Why a connection did not come about or broke. */
 export function lineReason(error: unknown): string {
   return tlsReason(error) ?? connectionReason(error);

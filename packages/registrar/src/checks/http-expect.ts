@@ -102,28 +102,28 @@ export function createExpectation({ status: ranges, body, maxBodyBytes }: Expect
         return failure(`the body is encoded (${peerWords(answer.encoding)}), which was not asked for`);
       const text = answer.body.toString('utf8');
       if (await search.isIn(text, signal)) return PASS;
-      const where = answer.isWhole ? 'body' : `first ${maxBodyBytes} bytes of the body`;
-      return failure(`the ${where} ${search.failing}, and begins with ${shown(text)}`);
+      const part = answer.isWhole ? 'body does' : `first ${maxBodyBytes} bytes of the body do`;
+      return failure(`the ${part} not ${search.wanted}; it begins with ${shown(text)}`);
     },
   };
 }
 
 interface Search extends Pattern {
-  /** What is wrong where it finds nothing. */
-  readonly failing: string;
+  /** What the body should do. */
+  readonly wanted: string;
 }
 
 function createSearch(body: BodyConfig): Search {
   if ('contains' in body) {
     const { contains } = body;
     return {
-      failing: `does not contain ${JSON.stringify(contains)}`,
+      wanted: `contain ${JSON.stringify(contains)}`,
       isIn: (text) => Promise.resolve(text.includes(contains)),
     };
   }
   const compiled = compilePattern(body.matches);
   if (!compiled.ok) throw new Error(`an expression that was checked before ${compiled.reason}`);
-  return { ...compiled.pattern, failing: `does not match ${JSON.stringify(body.matches)}` };
+  return { ...compiled.pattern, wanted: `match ${JSON.stringify(body.matches)}` };
 }
 
 const SHOWN_LENGTH = 60;

@@ -13,7 +13,7 @@ import {
   toSchedule,
 } from '../check.ts';
 import { addressKeys, authorityOf } from './address.ts';
-import { createDial, type Line, lineReason } from './dial.ts';
+import { createDial, isSelfConnected, type Line, lineReason } from './dial.ts';
 import { exchangeHttp2, HTTP2_PROTOCOLS } from './http2.ts';
 import { type Answer, createExpectation, type Expectation, expectKeys } from './http-expect.ts';
 import { TlsKey } from './tls.ts';
@@ -130,7 +130,7 @@ type Exchanged = ({ readonly ok: true } & Answer) | Failure;
 type Exchange = (line: OpenLine, signal: AbortSignal) => Promise<Exchanged>;
 
 function http1Exchange(config: HttpConfig, servicePort: number, expectation: Expectation): Exchange {
-  const { path, method } = config;
+  const { path, method, tls } = config;
   const body = bodyOf(config);
   const headers = {
     host: hostHeader(config, servicePort),
@@ -143,8 +143,14 @@ function http1Exchange(config: HttpConfig, servicePort: number, expectation: Exp
   return (line, signal) => {
     if (signal.aborted) return Promise.resolve(CALLED_OFF);
     return new Promise((resolve) => {
+      const socket = line.connect();
+      // By a reset: an orderly end would keep the port from the service for a minute. Within TLS it makes no sense of itself.
+      if (tls === undefined)
+        socket.once('connect', () => {
+          if (isSelfConnected(socket)) socket.resetAndDestroy();
+        });
       // Without an agent there is no pool: a kept connection would go on passing when no new one is accepted any more.
-      const outgoing = http.request({ path, method, headers, createConnection: () => line.connect() });
+      const outgoing = http.request({ path, method, headers, createConnection: () => socket });
       const finish = (result: Exchanged) => {
         signal.removeEventListener('abort', onAbort);
         outgoing.destroy();
