@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what is missing and builds: npm packages, HAProxy, NGINX, ZooKeeper with a Java runtime, openssl and
-# systemd-analyze for tests. Debian and Ubuntu; elsewhere it says what to install. Does nothing when nothing is missing.
+# Installs what is missing and builds: npm packages, HAProxy, and for tests NGINX, ZooKeeper with a Java runtime, Redis,
+# MariaDB, PostgreSQL, RabbitMQ, Podman with runc, openssl and systemd-analyze. Debian and Ubuntu; elsewhere it says what
+# to install. Does nothing when nothing is missing.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -41,10 +42,24 @@ missing_packages() {
   command -v openssl >/dev/null || missing="$missing openssl"
   command -v nginx >/dev/null || missing="$missing nginx-light"
   [ -e /usr/share/java/zookeeper.jar ] || missing="$missing zookeeper"
+  command -v redis-server >/dev/null || missing="$missing redis-server"
+  command -v mariadbd >/dev/null || missing="$missing mariadb-server"
+  has_postgres || missing="$missing postgresql"
+  command -v rabbitmq-server >/dev/null || missing="$missing rabbitmq-server"
+  command -v podman >/dev/null || missing="$missing podman"
+  command -v runc >/dev/null || missing="$missing runc"
   command -v systemd-analyze >/dev/null || missing="$missing systemd"
   # Listens like systemd in tests.
   command -v perl >/dev/null || missing="$missing perl-base"
   echo "$missing"
+}
+
+# It is not in the path, and its directory is there with its clients, too.
+has_postgres() {
+  for program in /usr/lib/postgresql/*/bin/postgres; do
+    [ ! -e "$program" ] || return 0
+  done
+  return 1
 }
 
 install_packages() {
@@ -63,26 +78,46 @@ install_packages() {
     as_root='sudo'
   fi
   quietly $as_root apt-get update
-  case $packages in *nginx*) keep_nginx_off ;; esac
+  # shellcheck disable=SC2086 # a list of words
+  keep_off $packages
   # RUNLEVEL keeps new services off where there is no systemd (runlevel(8)).
   # shellcheck disable=SC2086 # a list of words
   quietly $as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 PREVLEVEL=N \
     apt-get install -y --no-install-recommends $packages
-  [ -z "$masked" ] || release_nginx
+  release
   note "installed$packages"
 }
 
-# Debian starts and enables what it installs. The tests run an nginx of their own: port 80 of this machine is not ours to
-# take. A mask in /run is gone after a boot at the latest, whatever becomes of this script.
-keep_nginx_off() {
+# Debian starts and enables what it installs. The tests run servers of their own: the ports of this machine are not ours
+# to take. A mask in /run is gone after a boot at the latest, whatever becomes of this script.
+keep_off() {
   [ -d /run/systemd/system ] || return 0
-  quietly $as_root systemctl mask --runtime nginx.service
-  masked='yes'
+  for package in "$@"; do
+    case $package in
+      nginx-light) units='nginx.service' ;;
+      redis-server) units='redis-server.service' ;;
+      mariadb-server) units='mariadb.service' ;;
+      # It starts all clusters, of which the package makes one.
+      postgresql) units='postgresql.service' ;;
+      podman) units='podman.socket podman.service podman-restart.service podman-auto-update.timer' ;;
+      rabbitmq-server) units='rabbitmq-server.service epmd.service epmd.socket' ;;
+      *) units='' ;;
+    esac
+    for unit in $units; do
+      # What is here already belongs to somebody.
+      systemctl cat "$unit" >/dev/null 2>&1 || masked="$masked $unit"
+    done
+  done
+  # shellcheck disable=SC2086 # a list of words
+  [ -z "$masked" ] || quietly $as_root systemctl mask --runtime $masked
 }
 
-release_nginx() {
-  quietly $as_root systemctl unmask --runtime nginx.service
-  quietly $as_root systemctl disable nginx.service
+release() {
+  [ -n "$masked" ] || return 0
+  # shellcheck disable=SC2086 # a list of words
+  quietly $as_root systemctl unmask --runtime $masked
+  # shellcheck disable=SC2086 # a list of words
+  quietly $as_root systemctl disable $masked
 }
 
 # A stamp in node_modules tells whether it belongs to this lockfile.

@@ -170,7 +170,7 @@ async function withMarathon(
 
 function reasonsOf(entries: readonly LogEntry[]): string[] {
   return entries
-    .filter(({ message }) => message.startsWith('a source cannot be read'))
+    .filter(({ message }) => message.startsWith('a remote cannot be read'))
     .map(({ facts }) => String(facts['reason']));
 }
 

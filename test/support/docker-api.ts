@@ -1,4 +1,4 @@
-// The part of Docker Engine's API that discovery reads, with answers of the shape that version 1.41 gives.
+// The part of Docker Engine's API that both daemons read, with answers of the shape that version 1.41 gives.
 import type { ServerResponse } from 'node:http';
 
 import { answerJson, type BackendPlace, type HttpBackend, startHttpBackend } from './http-backend.ts';
@@ -16,29 +16,37 @@ export interface DockerApi extends HttpBackend {
   readonly emitRaw: (bytes: string | Buffer) => void;
   /** Answers every list with this instead; undefined: as usual. */
   readonly answerWith: (answer: ((response: ServerResponse) => void) | undefined) => void;
+  /** Never answers a question with this path. */
+  readonly hangOver: (path: string) => void;
   /** Listeners that are connected. */
   readonly listeners: () => number;
   /** How often it was asked for its containers. */
   readonly lists: () => number;
   /** What a container was made of, for those that are shown with the id of their image. */
   readonly madeOf: Map<string, string>;
+  /** What it answers for a container by itself, in place of just what that was made of. */
+  readonly inspected: Map<string, unknown>;
 }
 
 export async function startDockerApi(place: BackendPlace = {}): Promise<DockerApi> {
   const listeners = new Map<ServerResponse, (event: Readonly<Record<string, unknown>>) => boolean>();
   const madeOf = new Map<string, string>();
+  const inspections = new Map<string, unknown>();
   let containers: readonly unknown[] = [];
+  const hanging = new Set<string>();
   let answer: ((response: ServerResponse) => void) | undefined;
 
   const backend = await startHttpBackend((request, response) => {
     const url = new URL(request.url ?? '/', 'http://docker');
     const inspected = /^\/containers\/([0-9a-f]{64})\/json$/.exec(url.pathname)?.[1];
+    if (hanging.has(url.pathname)) return;
     if (url.pathname === '/containers/json') {
       if (answer === undefined) answerJson(response, containers);
       else answer(response);
     } else if (inspected !== undefined) {
       const image = madeOf.get(inspected);
-      if (image === undefined) answerJson(response, { message: `No such container: ${inspected}` }, 404);
+      if (inspections.has(inspected)) answerJson(response, inspections.get(inspected));
+      else if (image === undefined) answerJson(response, { message: `No such container: ${inspected}` }, 404);
       else answerJson(response, { Id: inspected, Config: { Image: image } });
     } else if (url.pathname === '/events') {
       listeners.set(response, filterOf(url));
@@ -67,9 +75,11 @@ export async function startDockerApi(place: BackendPlace = {}): Promise<DockerAp
     answerWith(next) {
       answer = next;
     },
+    hangOver: (path) => void hanging.add(path),
     listeners: () => listeners.size,
     lists: () => backend.requests.filter(({ line }) => line === 'GET /containers/json').length,
     madeOf,
+    inspected: inspections,
   };
   return api;
 }
@@ -88,8 +98,8 @@ function filterOf(url: URL): (event: Readonly<Record<string, unknown>>) => boole
 export function eventOf(
   action: string,
   attributes: Readonly<Record<string, string>> = { image: 'team/web:1.2', name: 'web-1' },
+  id = idOf(1),
 ): Record<string, unknown> {
-  const id = idOf(1);
   return {
     status: action,
     id,

@@ -85,3 +85,12 @@ export function answerJson(response: http.ServerResponse, value: unknown, status
   response.writeHead(status, { 'content-type': 'application/json' });
   response.end(`${JSON.stringify(value)}\n`);
 }
+
+/** What a server on a unix socket answers to a GET, as JSON. */
+export async function askUnix(socketPath: string, path: string): Promise<unknown> {
+  const request = http.get({ socketPath, path, agent: false });
+  const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+  const chunks: Buffer[] = [];
+  for await (const chunk of response) chunks.push(chunk as Buffer);
+  return JSON.parse(Buffer.concat(chunks).toString('utf8')) as unknown;
+}

@@ -28,6 +28,7 @@ const DRIVERS: Readonly<Record<string, readonly string[]>> = {
 /** Folders whose files only their `kinds.ts` and each other may import, and `testing.ts` for tests. */
 const KINDS: Readonly<Record<string, string>> = {
   'registrar/src/checks/': 'registrar/src/checks/kinds.ts',
+  'registrar/src/finders/': 'registrar/src/finders/kinds.ts',
   'discovery/src/outputs/': 'discovery/src/outputs/kinds.ts',
   'discovery/src/sources/': 'discovery/src/sources/kinds.ts',
   'registry/src/zookeeper/': 'registry/src/kinds.ts',

@@ -10,7 +10,12 @@ import {
   findRoutingProblems,
   resolveSourceFiles,
 } from '@tandem/discovery';
-import { type RegisterConfig, RegisterSection, type ServiceRegistration } from '@tandem/registrar';
+import {
+  type RegisterConfig,
+  RegisterSection,
+  resolveCheckFiles,
+  type ServiceRegistration,
+} from '@tandem/registrar';
 import { servicePath } from '@tandem/registry';
 import * as z from 'zod';
 
@@ -160,7 +165,7 @@ function readFileOf(settings: HostSettings, definition: ServiceDefinition, text:
     registration:
       register === undefined
         ? undefined
-        : { service, path: at, config: withAbsoluteDrainFile(settings, register) },
+        : { service, path: at, config: withAbsoluteNames(settings, register) },
     discovered:
       discover === undefined
         ? undefined
@@ -169,10 +174,14 @@ function readFileOf(settings: HostSettings, definition: ServiceDefinition, text:
 }
 
 /** Files that a service names lie beside the host file, like everything that is relative. */
-function withAbsoluteDrainFile({ file }: HostSettings, register: RegisterConfig): RegisterConfig {
-  const { drainFile } = register;
-  if (drainFile === undefined) return register;
-  return { ...register, drainFile: path.resolve(path.dirname(file), drainFile) };
+function withAbsoluteNames({ file }: HostSettings, register: RegisterConfig): RegisterConfig {
+  const absolute = (part: string) => path.resolve(path.dirname(file), part);
+  const { drainFile, checks } = register;
+  return {
+    ...register,
+    ...(drainFile === undefined ? {} : { drainFile: absolute(drainFile) }),
+    checks: checks.map((check) => resolveCheckFiles(check, absolute)),
+  };
 }
 
 function withAbsoluteFiles({ file }: HostSettings, discover: DiscoverConfig): DiscoverConfig {

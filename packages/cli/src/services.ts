@@ -93,13 +93,14 @@ function complaintsOf({ overdue, problems }: RegistrarState): string {
 
 /** Why a service is announced or not, as far as its health does not say it. */
 function notesOf(service: RegisteredState): string[] {
-  const { role, waitsFor, drained, flapHold, rateLimitedForMs, checks } = service;
+  const { origin, role, waitsFor, drained, flapHold, rateLimitedForMs, checks } = service;
   const causes = {
     operator: 'by "tandem drain"',
     file: 'by a drain file',
     shutdown: 'for the end of the daemon',
   };
   return [
+    origin === undefined ? undefined : `found in ${origin}`,
     role === 'outgoing' ? 'leaves when its successor is announced' : undefined,
     role === 'waiting' ? `waits for ${waitsFor ?? 'its place'}` : undefined,
     drained.length === 0 ? undefined : `drained ${drained.map((cause) => causes[cause]).join(' and ')}`,

@@ -21,7 +21,7 @@ import {
   HaproxySection,
   resolveOutputFiles,
 } from '@tandem/discovery';
-import { RegistrarSection, type RegistrarSettings } from '@tandem/registrar';
+import { RegistrarSection, type RegistrarSettings, resolveFinderFiles } from '@tandem/registrar';
 import {
   findRegistryProblems,
   type RegistryConfig,
@@ -98,6 +98,7 @@ export async function loadHostSettings(file: string): Promise<Loaded<HostSetting
       stateDir: absolute(state_dir),
       registrar: {
         ...registrar,
+        ...resolveFinderFiles(registrar, absolute),
         control: absolute(registrarControl),
         drainFile: registrar.drainFile === undefined ? undefined : absolute(registrar.drainFile),
         heartbeatFile: registrar.heartbeatFile === undefined ? undefined : absolute(registrar.heartbeatFile),

@@ -35,6 +35,24 @@ export { askControl } from './control/client.ts';
 export { type ControlAnswer, type ControlRequest, type ControlRoute, openControl } from './control/server.ts';
 export { MAX_CONTROL_PATH } from './control/socket.ts';
 export { sleep, sleepOrAborted, withDeadline } from './deadline.ts';
+export {
+  type Binding,
+  type ContainerHealth,
+  containerId,
+  containerName,
+  containersIn,
+  findPublished,
+  healthIn,
+  isRunning,
+  readHealth,
+} from './docker/container.ts';
+export {
+  createDockerDaemon,
+  DockerAddress,
+  type DockerApi,
+  type DockerDaemon,
+  type DockerEvent,
+} from './docker/daemon.ts';
 export { duration, formatDuration, parseDuration } from './duration.ts';
 export {
   ERROR_CODES,
@@ -77,6 +95,16 @@ export {
   type HttpLimits,
   type HttpRequest,
 } from './net/http-client.ts';
+export { keepListed, type Listed, type Remote, type RemotePace } from './net/remote.ts';
+export {
+  FileName,
+  readBasicAuth,
+  readTls,
+  resolveTlsFiles,
+  type TlsFiles,
+  TlsSection,
+  warnIfOpen,
+} from './net/request-files.ts';
 export { type Claim, createTurns, type Rank } from './net/turns.ts';
 export { createNotify, findInitSystem, type InitSystem, type Notify } from './notify.ts';
 export { acquireProcessLock, type ProcessLock } from './process-lock.ts';

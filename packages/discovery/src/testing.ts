@@ -68,7 +68,7 @@ export { pickPart } from './sources/multi.ts';
 export { createSource, resolveSourceFiles, type SourceConfig, SourceSection } from './sources/kinds.ts';
 export { bareImage, type ContainerQuery, readContainers } from './sources/docker-containers.ts';
 export { readTasks, type TaskQuery } from './sources/marathon-tasks.ts';
-export { type Listed, type Remote, remoteSource } from './sources/remote.ts';
+export { remoteSource } from './sources/remote.ts';
 export { createWorkers } from './haproxy/workers.ts';
 export { endpointsOf, type SetAside } from './haproxy/parts.ts';
 export { vetStructure, type VetDeps } from './haproxy/vet.ts';

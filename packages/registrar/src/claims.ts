@@ -32,7 +32,7 @@ export interface Claims {
    * What shall be registered from now on, as a whole.
    * @param expected services whose place is not known yet: they stay where they are until it is
    */
-  update(wanted: readonly Wanted[], expected: ReadonlySet<string>): void;
+  update(wanted: readonly Wanted[], expected: readonly ServiceRegistration[]): void;
   /** Something that concerns all services may have changed. */
   reconsider(): void;
   agreed(service: string | undefined, signal: AbortSignal): Promise<void>;
@@ -74,7 +74,7 @@ class HostClaims implements Claims {
   readonly #claims = new Map<string, Claim>();
   /** Wanted, but their place or the name of their node is still another's. */
   readonly #waiting = new Map<string, Wanted>();
-  /** Services with an outgoing claim, or that had one: looking for it in all claims is only worth it for these. */
+  /** What has an outgoing claim, or had one, by its key: looking for it in all claims is only worth it for these. */
   #moving: ReadonlySet<string> = new Set();
   readonly #stopping = new AbortController();
   readonly #tasks = new Set<Promise<void>>();
@@ -83,20 +83,21 @@ class HostClaims implements Claims {
     this.#deps = deps;
   }
 
-  update(services: readonly Wanted[], expected: ReadonlySet<string>): void {
+  update(services: readonly Wanted[], expected: readonly ServiceRegistration[]): void {
     const wanted = this.#byPlace(services);
     this.#waiting.clear();
     for (const [key, one] of wanted) this.#want(key, one);
     // Whoever waits for a place cannot take over before it is free.
     const successors = [...wanted].filter(([key]) => this.#claims.has(key));
-    const names = new Set([...expected, ...successors.map(([, { registration }]) => registration.service)]);
+    const moving = [...expected, ...successors.map(([, { registration }]) => registration)];
+    const movers = new Set(moving.map(moverKey));
     for (const [key, claim] of this.#claims) {
       if (wanted.has(key) || claim.state.kind === 'leaving') continue;
-      if (names.has(claim.wanted.registration.service)) claim.state = { kind: 'outgoing' };
+      if (movers.has(moverKey(claim.wanted.registration))) claim.state = { kind: 'outgoing' };
       else this.#leave(key, claim);
     }
     const outgoing = [...this.#claims.values()].filter(({ state }) => state.kind === 'outgoing');
-    this.#moving = new Set(outgoing.map(({ wanted }) => wanted.registration.service));
+    this.#moving = new Set(outgoing.map(({ wanted }) => moverKey(wanted.registration)));
     for (const [key, claim] of this.#claims) if (claim.service.isAnnounced) this.#succeed(key);
   }
 
@@ -267,10 +268,10 @@ class HostClaims implements Claims {
   }
 
   #predecessors({ wanted }: Claim): [string, Claim][] {
-    const { service } = wanted.registration;
-    if (!this.#moving.has(service)) return [];
+    const mover = moverKey(wanted.registration);
+    if (!this.#moving.has(mover)) return [];
     return [...this.#claims].filter(
-      ([, { state, wanted: other }]) => state.kind === 'outgoing' && other.registration.service === service,
+      ([, { state, wanted: other }]) => state.kind === 'outgoing' && moverKey(other.registration) === mover,
     );
   }
 
@@ -326,9 +327,15 @@ class HostClaims implements Claims {
   }
 }
 
+/** What stays the same when a service moves. Two containers of one service are no move of each other. */
+function moverKey({ service, origin = '' }: ServiceRegistration): string {
+  return `${service} ${origin}`;
+}
+
 function placeOf({ registration, host }: Wanted) {
-  const { service, path, config } = registration;
-  return { service, path, name: host.name, host: host.address, port: config.port };
+  const { service, path, origin, config } = registration;
+  const place = { service, path, name: host.name, host: host.address, port: config.port };
+  return origin === undefined ? place : { ...place, origin };
 }
 
 function placeKey(wanted: Wanted): string {

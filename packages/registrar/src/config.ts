@@ -12,6 +12,7 @@ import { type AnnounceOptions, NODE_TYPES, type NodeType } from '@tandem/registr
 import * as z from 'zod';
 
 import { type CheckConfig, CheckSection } from './checks/kinds.ts';
+import type { Health } from './health.ts';
 import { type FlapDamping, FlapDampingSection } from './flap.ts';
 import { type RateLimit, RateLimitSection } from './rate-limit.ts';
 
@@ -176,4 +177,23 @@ export interface ServiceRegistration {
   /** Where in the registry, such as `/services/web`. */
   readonly path: string;
   readonly config: RegisterConfig;
+  /**
+   * What it was found in if not in a service file, such as `container web-1 (4c91be4b51c3)`. Registrations of one name
+   * and different origins stand side by side; only within one origin does a new place take over from an old one.
+   */
+  readonly origin?: string;
+  readonly finding?: Finding;
+}
+
+/** What whoever found a service says of its health: counts as one more check. */
+export interface Finding {
+  readonly check: string;
+  readonly health: Health;
+  readonly reason?: string;
+}
+
+/** The place in the registry that a service of this host has: one service alone can have it. */
+export function placeKey({ path, config }: ServiceRegistration): string {
+  const { instanceId = '', address = '', port } = config;
+  return `${path} ${instanceId} ${address} ${port}`;
 }

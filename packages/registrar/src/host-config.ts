@@ -1,6 +1,7 @@
 import { duration, SafeName, SocketPath } from '@tandem/core';
 import * as z from 'zod';
 
+import { finderKeys } from './finders/kinds.ts';
 import { FlapDampingSection } from './flap.ts';
 import { RateLimitSection } from './rate-limit.ts';
 
@@ -33,6 +34,7 @@ export const RegistrarSection = z
     flap_damping: FlapDampingSection.optional().describe(
       'holds down what goes down again and again; for services that do not say otherwise',
     ),
+    ...finderKeys,
   })
   .transform((keys) => ({
     control: keys.control,
@@ -42,6 +44,7 @@ export const RegistrarSection = z
     heartbeatFile: keys.heartbeat_file,
     rateLimit: keys.rate_limit,
     flapDamping: keys.flap_damping === false ? undefined : keys.flap_damping,
+    docker: keys.docker,
   }));
 
 export type RegistrarSettings = z.output<typeof RegistrarSection>;

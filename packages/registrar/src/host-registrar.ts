@@ -222,7 +222,7 @@ class HostRegistrar implements Registrar {
       else wanted.push({ registration, host: { ...host, address } });
     }
     this.#unresolved = unresolved;
-    this.#claims.update(wanted, new Set(unresolved.map(({ service }) => service)));
+    this.#claims.update(wanted, unresolved);
     // What an earlier life announced under an address that is not known yet must not go for that.
     if (this.#hasSwept || !this.#isComplete || unresolved.length > 0) return;
     this.#hasSwept = true;

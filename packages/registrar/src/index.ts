@@ -1,7 +1,10 @@
+export { type AllServices, followAllServices } from './all-services.ts';
 export { announcementOf, type Circumstances, ORDINARY } from './announcement.ts';
 export { type Check, type CheckContext, type ProbeResult, type Schedule } from './check.ts';
-export { type CheckConfig, CheckSection, createCheck } from './checks/kinds.ts';
+export { type CheckConfig, CheckSection, createCheck, resolveCheckFiles } from './checks/kinds.ts';
 export { type RegisterConfig, RegisterSection, type ServiceRegistration } from './config.ts';
+export { type Finder, type FinderScene, type Found } from './finder.ts';
+export { createFinders, type FindersConfig, resolveFinderFiles } from './finders/kinds.ts';
 export {
   combineHealth,
   createHealth,

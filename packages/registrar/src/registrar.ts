@@ -9,6 +9,8 @@ export type DrainCause = 'operator' | 'file' | 'shutdown';
 export interface ServiceStatus {
   readonly service: string;
   readonly path: string;
+  /** What it was found in if not in a service file, such as `container web-1 (4c91be4b51c3)`. */
+  readonly origin?: string;
   /** What the instance is called. */
   readonly name: string;
   /** The address that is announced; a name as long as nobody knows what it stands for. */

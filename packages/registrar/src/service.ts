@@ -1,13 +1,13 @@
 import { isDeepStrictEqual } from 'node:util';
 
-import type { AddressResolver } from '@tandem/core';
+import type { AddressResolver, Log } from '@tandem/core';
 import type { Announcer } from '@tandem/registry';
 
 import { type AnnouncingDeps, type AnnouncingStatus, createAnnouncing } from './announcing.ts';
 import type { Check, CheckContext } from './check.ts';
 import { type CheckConfig, createCheck, scheduleOf } from './checks/kinds.ts';
 import type { ServiceRegistration } from './config.ts';
-import { combineHealth, type Health } from './health.ts';
+import { combineHealth, type Health, type Verdict } from './health.ts';
 import type { Spread } from './pacing.ts';
 import { createProbeLoop, type ProbeLoop } from './probe-loop.ts';
 import type { Reports } from './reports.ts';
@@ -71,7 +71,7 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
   let ended: Promise<unknown> = Promise.resolve();
 
   function verdict() {
-    return combineHealth(running.map(({ loop }) => loop));
+    return combineHealth([...running.map(({ loop }) => loop), ...verdictsOf(current)]);
   }
 
   function decide(): void {
@@ -120,6 +120,7 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
   apply();
   return {
     update(registration, successor) {
+      tellFinding(log, current, registration);
       current = registration;
       if (successor !== undefined) announcing.handOver(successor);
       apply();
@@ -135,7 +136,7 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
     status: () => ({
       ...announcing.status(current),
       health: verdict().health,
-      checks: running.map(({ config, loop }, index) => statusOf(config, index, loop)),
+      checks: [...running.map(statusOf), ...findingsOf(current)],
     }),
     overdue: (now) =>
       running.flatMap(({ config, loop }, index) =>
@@ -147,6 +148,25 @@ export function createService(deps: ServiceDeps, registration: ServiceRegistrati
       await Promise.all([ended, ...running.map(({ loop }) => loop.stop())]);
     },
   };
+}
+
+function findingsOf({ finding }: ServiceRegistration): CheckStatus[] {
+  return finding === undefined ? [] : [finding];
+}
+
+/** Whoever found it knows: there is nothing to wait for. */
+function verdictsOf(registration: ServiceRegistration): Verdict[] {
+  return findingsOf(registration).map(({ health }) => ({ health, isFirm: true }));
+}
+
+/** Like the results of checks, it is told when it changes. */
+function tellFinding(
+  log: Log,
+  before: ServiceRegistration,
+  { service, origin, finding }: ServiceRegistration,
+): void {
+  if (finding === undefined || before.finding?.health === finding.health) return;
+  log.info({ service, origin, ...finding }, 'health changed');
 }
 
 function contextOf(
@@ -164,7 +184,7 @@ function contextOf(
   };
 }
 
-function statusOf(config: CheckConfig, index: number, loop: ProbeLoop): CheckStatus {
+function statusOf({ config, loop }: RunningCheck, index: number): CheckStatus {
   const { health, reason, warning, lastProbeMs } = loop;
   return {
     check: nameOf(config, index),

@@ -3,6 +3,18 @@
  * itself. Nothing here is promised to stay.
  */
 export { createTarget, type Target } from './checks/address.ts';
+export { compilePattern } from './checks/pattern.ts';
+export {
+  type ContainerRoster,
+  lookAgainIn,
+  NO_CONTAINERS,
+  noteDoubt,
+  noteEnd,
+  noteList,
+  present,
+} from './finders/container-roster.ts';
+export { type FoundContainer, type LabelOptions, readContainer } from './finders/docker-labels.ts';
+export { mergeServices } from './all-services.ts';
 export { chooseAddress, createAddresses } from './addresses.ts';
 export { createDrainFiles } from './drain-files.ts';
 export { CALM, type FlapDamping, type FlapState, heldForMs, noteDown, offencesAt } from './flap.ts';

@@ -84,6 +84,11 @@ describe('what a registrar sees, for people', () => {
       assert.equal(lineOf(service('web', more)), `web 10.0.0.5:8080 ${expected}`);
   });
 
+  test('says where a service was found that no file is about', () => {
+    const found = { ...service('web'), origin: 'container web-1 (4c91be4b51c3)' };
+    assert.equal(lineOf(found), 'web 10.0.0.5:8080 up yes found in container web-1 (4c91be4b51c3)');
+  });
+
   test('begins with the registry, the sum of it all, and what somebody should look at', () => {
     const text = formatRegistrar(
       state([service('web'), service('api', { health: 'down', announced: false })], {

@@ -34,6 +34,39 @@ describe('the settings of a host', () => {
     return loaded.value;
   }
 
+  test('registrar.docker is validated with the host file, and its files lie beside that', async () => {
+    const host = await settings(`${HOST}registrar:
+  docker: { api: 'https://127.0.0.1:2376', tls: { ca_file: tls/ca.pem } }
+`);
+    const { docker } = host.registrar;
+    assert.equal(docker?.tls?.caFile, path.join(path.dirname(host.file), 'tls/ca.pem'));
+    assert.deepEqual([docker.resyncMs, docker.holdMs, docker.allowCommands], [30_000, 10_000, false]);
+    assert.equal((await settings()).registrar.docker, undefined);
+    const standard = await settings(`${HOST}registrar: { docker: {} }\n`);
+    assert.equal(standard.registrar.docker?.api.socketPath, '/var/run/docker.sock');
+
+    await writeFile(
+      host.file,
+      `${HOST}registrar:
+  docker:
+    api: /var/run/docker.sock
+    resync: 0s
+    alow_commands: true
+`,
+    );
+    const broken = await loadHostSettings(host.file);
+    assert.deepEqual(
+      broken.ok ? [] : broken.problems.map((problem) => formatProblem(problem).replace(host.file, 'f')),
+      [
+        'f:5:10: registrar.docker.api: must be unix:///PATH, http://HOST:PORT or https://HOST:PORT, and nothing more, ' +
+          'found "/var/run/docker.sock"',
+        'f:6:13: registrar.docker.resync: must be between 1s and 1h, found "0s"',
+        'f:7:5: registrar.docker: "alow_commands" is not known here. Known: api, tls, resync, hold, allow_commands. ' +
+          'Did you mean "allow_commands"?',
+      ],
+    );
+  });
+
   function write(host: HostSettings, name: string, text: string): Promise<void> {
     return writeFile(path.join(host.servicesDir, name), text);
   }

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { type Instance, silentLog } from '@tandem/core';
-import { type Listed, type Remote, remoteSource } from '@tandem/discovery/testing';
+import { type Instance, type Listed, type Remote, silentLog } from '@tandem/core';
+import { remoteSource } from '@tandem/discovery/testing';
 
 import { follow } from '../../conformance/source.ts';
 import { eventually } from '../../support/eventually.ts';

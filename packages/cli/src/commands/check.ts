@@ -24,7 +24,9 @@ export const checkCommand: CommandModule<object, { config: string }> = {
     const loaded = await loadHostSettings(path.resolve(config));
     if (!loaded.ok) throw invalidConfig(loaded.problems);
     const services = await createServiceFiles(loaded.value).load();
-    const host = services.registrations.length === 0 ? undefined : announcedHost(loaded.value);
+    const announcesNothing =
+      services.registrations.length === 0 && loaded.value.registrar.docker === undefined;
+    const host = announcesNothing ? undefined : announcedHost(loaded.value);
     const problems = [
       ...(await hostProblems(loaded.value)),
       ...(await templateProblems(loaded.value)),

@@ -13,6 +13,7 @@ const CheckState = z.object({
 const RegisteredState = z.object({
   service: z.string(),
   path: z.string(),
+  origin: z.string().optional(),
   name: z.string(),
   host: z.string(),
   port: z.number(),

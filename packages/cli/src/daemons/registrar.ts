@@ -1,8 +1,14 @@
 import path from 'node:path';
 
 import { formatDuration, messageOf, openControl, sleepOrAborted, withDeadline } from '@tandem/core';
-import { createReports, openRegistrar, type Registrar } from '@tandem/registrar';
-import { openRegistry } from '@tandem/registry';
+import {
+  createFinders,
+  createReports,
+  followAllServices,
+  openRegistrar,
+  type Registrar,
+} from '@tandem/registrar';
+import { openRegistry, servicePath } from '@tandem/registry';
 
 import { registrarRoutes } from '../control/registrar-routes.ts';
 import { type DaemonContext, type FollowedServices, invalidConfig, runDaemon } from '../daemon.ts';
@@ -52,14 +58,22 @@ export function runRegistrar(configFile: string): Promise<void> {
         }),
         log,
       });
+      const pathOf = (service: string) => servicePath(settings.registry, service);
+      const all = followAllServices({
+        finders: createFinders(settings.registrar, { address: host.value.address, pathOf, log }),
+        update: (services, options) => registrar.update(services, options),
+        log,
+      });
       try {
-        followed = await followServices(({ registrations, problems }) =>
-          registrar.update(registrations, { isComplete: problems.length === 0 }),
+        followed = await followServices(({ registrations, isComplete }) =>
+          all.takeFiles(registrations, { isComplete }),
         );
         start();
         await runUntilEnd(registrar, followed, context);
+        await all.end();
         await registrar.stop();
       } finally {
+        await all.end();
         await control.close();
       }
       keep = ending() === 'hand-over';

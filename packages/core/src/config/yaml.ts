@@ -87,8 +87,21 @@ function explain(issue: z.core.$ZodIssue, context: Context): ConfigProblem[] {
   }
   const place = at(lines, valueOffset(document, issue.path));
   return [
-    { file, ...place, path: formatPath(issue.path), ...reasonOf(issue, found(context.value, issue.path)) },
+    {
+      file,
+      ...place,
+      path: formatPath(issue.path),
+      ...reasonOf(issue, shownValue(context.value, issue.path)),
+    },
   ];
+}
+
+/** What people paste into tickets and what goes into logs must not hold a password, not even a mistyped one. */
+const HIDDEN = Symbol('hidden');
+
+function shownValue(value: unknown, path: Path): unknown {
+  const inner = found(value, path);
+  return inner !== undefined && path.at(-1) === 'password' ? HIDDEN : inner;
 }
 
 /** How far a value is from what a branch of a union wants: farthest if it is of another type altogether. */
@@ -153,6 +166,7 @@ function article(expected: string): string {
 
 function describe(value: unknown): string {
   if (value === undefined) return 'nothing';
+  if (value === HIDDEN) return 'something that is not shown here';
   if (value === null) return 'an empty value';
   if (Array.isArray(value)) return 'a list';
   if (typeof value === 'object') return 'a map of keys';

@@ -1,10 +1,13 @@
-import { isIP } from 'node:net';
-
 import {
+  containerId,
+  containerName,
+  containersIn,
+  findPublished,
+  healthIn,
   type Instance,
   isObject,
+  isRunning,
   type JsonObject,
-  Port,
   type Rejection,
   type Snapshot,
   uniqueInstances,
@@ -25,12 +28,9 @@ export interface ContainerQuery {
   readonly name: string | undefined;
 }
 
-/** A daemon that claims more than this is not believed. */
-const MAX_CONTAINERS = 10_000;
 const MAX_LABELS = 100;
 const MAX_LABEL_LENGTH = 1_024;
 const MAX_REJECTIONS = 100;
-const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/;
 
 /**
  * The instances in an answer to `GET /containers/json`; undefined when that is no list of containers. Containers of
@@ -38,17 +38,18 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/;
  * is rejected.
  */
 export function readContainers(answer: unknown, query: ContainerQuery): Snapshot | undefined {
-  if (!Array.isArray(answer) || answer.length > MAX_CONTAINERS) return undefined;
+  const containers = containersIn(answer);
+  if (containers === undefined) return undefined;
   const instances: Instance[] = [];
   const rejected: Rejection[] = [];
-  for (const [index, entry] of (answer as unknown[]).entries()) {
+  for (const [index, entry] of containers.entries()) {
     if (!isObject(entry)) {
       rejected.push({ place: `container ${index}`, reason: 'is not an object' });
       continue;
     }
     if (!isWanted(entry, query) || !isUp(entry, query.requireHealthy)) continue;
-    const port = findPort(entry['Ports'], query);
-    const name = nameOf(entry);
+    const port = findPublished(entry['Ports'], query)?.port;
+    const name = containerName(entry) ?? '';
     if (port === undefined)
       rejected.push({
         place: name === '' ? `container ${index}` : name,
@@ -92,12 +93,12 @@ export function bareImage(image: string): string {
  * be asked for.
  */
 export function findNameless(answer: unknown): string[] {
-  if (!Array.isArray(answer) || answer.length > MAX_CONTAINERS) return [];
-  return (answer as unknown[]).flatMap((entry) => {
+  return (containersIn(answer) ?? []).flatMap((entry) => {
     if (!isObject(entry)) return [];
-    const { Id: id, Image: image } = entry;
+    const { Image: image } = entry;
     const isNameless = typeof image === 'string' && /^(?:sha256:)?[0-9a-f]{12,64}$/.test(image);
-    return isNameless && typeof id === 'string' && /^[0-9a-f]{64}$/.test(id) ? [id] : [];
+    const id = containerId(entry);
+    return isNameless && id !== undefined ? [id] : [];
   });
 }
 
@@ -130,79 +131,10 @@ function hasLabels(own: JsonObject, wanted: Filter): boolean {
   });
 }
 
-/** Daemons before 1.23 of the API tell the state only in words, those before 1.52 the health. */
-function isUp(
-  { State: state, Status: status, Health: health }: JsonObject,
-  requireHealthy: boolean,
-): boolean {
-  const words = typeof status === 'string' ? status : '';
-  const isRunning =
-    typeof state === 'string'
-      ? state === 'running'
-      : words === '' || (words.startsWith('Up') && !words.endsWith('(Paused)'));
-  if (!isRunning || !requireHealthy) return isRunning;
-  const known = isObject(health) ? health['Status'] : undefined;
-  if (typeof known === 'string' && known !== '') return known === 'healthy' || known === 'none';
-  return !/\((?:unhealthy|health: starting|starting)\)/.test(words);
-}
-
-interface Binding {
-  /** Empty: any. */
-  readonly address: string;
-  readonly port: number;
-}
-
-/**
- * Where callers reach the port. A port may be published several times: for IPv4 and for IPv6, which may even differ, on
- * single addresses, or on several ports of the host. One is taken, always the same.
- */
-function findPort(
-  ports: unknown,
-  { containerPort, host }: Pick<ContainerQuery, 'containerPort' | 'host'>,
-): number | undefined {
-  const bindings =
-    typeof ports === 'string' ? parseOldPorts(ports, containerPort) : readPorts(ports, containerPort);
-  const [best] = bindings
-    .map(({ address, port }) => ({ rank: rankOf(address, host), port }))
-    .filter(({ rank }) => rank < UNREACHABLE)
-    .toSorted((a, b) => a.rank - b.rank || a.port - b.port);
-  return best?.port;
-}
-
-function readPorts(ports: unknown, containerPort: number): Binding[] {
-  if (!Array.isArray(ports)) return [];
-  return (ports as unknown[]).flatMap((entry): Binding[] => {
-    if (!isObject(entry) || entry['PrivatePort'] !== containerPort) return [];
-    const { Type: type = 'tcp', IP: address = '', PublicPort: port } = entry;
-    const parsed = Port.safeParse(port);
-    if (type !== 'tcp' || typeof address !== 'string' || !parsed.success) return [];
-    return [{ address, port: parsed.data }];
-  });
-}
-
-/** `0.0.0.0:49153->6379/tcp, 22/tcp`, as the first daemons had it. */
-function parseOldPorts(text: string, containerPort: number): Binding[] {
-  return text.split(',').flatMap((part): Binding[] => {
-    const match = /^(?:([0-9a-fA-F.:[\]]{2,48}):)?(\d{1,5})->(\d{1,5})\/tcp$/.exec(part.trim());
-    const parsed = Port.safeParse(Number(match?.[2]));
-    if (match === null || !parsed.success || Number(match[3]) !== containerPort) return [];
-    return [{ address: (match[1] ?? '').replace(/^\[|\]$/g, ''), port: parsed.data }];
-  });
-}
-
-const UNREACHABLE = 4;
-
-/** Smaller is better. An address of its own may be that of callers behind some translation; loopback cannot. */
-function rankOf(address: string, host: string): number {
-  if (address === host) return 0;
-  const isSixth = isIP(host) === 6;
-  if (address === (isSixth ? '::' : '0.0.0.0')) return 1;
-  if (address === '' || address === '::' || address === '0.0.0.0') return 2;
-  return isLoopback(address) && !isLoopback(host) ? UNREACHABLE : 3;
-}
-
-function isLoopback(host: string): boolean {
-  return host === '::1' || host === 'localhost' || (isIP(host) === 4 && host.startsWith('127.'));
+function isUp(container: JsonObject, requireHealthy: boolean): boolean {
+  if (!isRunning(container) || !requireHealthy) return isRunning(container);
+  const health = healthIn(container);
+  return health !== 'starting' && health !== 'unhealthy';
 }
 
 function toInstance(container: JsonObject, where: Pick<Instance, 'name' | 'host' | 'port'>): Instance {
@@ -215,15 +147,4 @@ function toInstance(container: JsonObject, where: Pick<Instance, 'name' | 'host'
     .toSorted(([a], [b]) => (a < b ? -1 : 1))
     .slice(0, MAX_LABELS);
   return { ...where, ...(labels.length === 0 ? {} : { labels: Object.fromEntries(labels) }) };
-}
-
-/** What people call the container; the beginning of its id if that could not be the name of an instance. */
-function nameOf({ Names: names, Id: id }: JsonObject): string {
-  const given = (Array.isArray(names) ? (names as unknown[]) : [])
-    .filter((name): name is string => typeof name === 'string')
-    .map((name) => name.replace(/^\//, ''))
-    // A link gives a container further names, which begin with that of another one.
-    .find((name) => NAME.test(name));
-  if (given !== undefined) return given;
-  return typeof id === 'string' && /^[0-9a-f]{12,64}$/.test(id) ? id.slice(0, 12) : '';
 }

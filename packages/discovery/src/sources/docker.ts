@@ -1,13 +1,14 @@
 import {
+  createDockerDaemon,
+  DockerAddress,
   duration,
-  fetchBody,
-  followLines,
   type HttpAnswer,
-  type HttpRequest,
-  isObject,
   type Log,
   parseJson,
   Port,
+  type Remote,
+  resolveTlsFiles,
+  TlsSection,
 } from '@tandem/core';
 import * as z from 'zod';
 
@@ -22,43 +23,11 @@ import {
   readImage,
   withImages,
 } from './docker-containers.ts';
-import { type Remote, remoteSource } from './remote.ts';
-import { readTls, resolveTlsFiles, type TlsFiles, TlsSection } from './remote-files.ts';
-
-/** Where the API of a daemon is. */
-export interface DockerApi {
-  readonly text: string;
-  readonly origin: string;
-  readonly socketPath: string | undefined;
-  /** Where callers of its containers go if nothing else is said: to the same host. */
-  readonly host: string;
-}
-
-const ApiAddress = z.string().transform((text, context): DockerApi => {
-  const socketPath = /^unix:\/\/(\/\P{Cc}{1,106})$/u.exec(text)?.[1];
-  if (socketPath !== undefined) return { text, origin: 'http://docker', socketPath, host: '127.0.0.1' };
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (url !== undefined && /^https?:$/.test(url.protocol) && isBare(url))
-    return {
-      text,
-      origin: url.origin,
-      socketPath: undefined,
-      host: url.hostname.replace(/^\[|\]$/g, ''),
-    };
-  context.addIssue({
-    code: 'custom',
-    message: 'must be unix:///PATH, http://HOST:PORT or https://HOST:PORT, and nothing more',
-  });
-  return z.NEVER;
-});
-
-function isBare({ username, password, pathname, search, hash }: URL): boolean {
-  return [username, password, search, hash].every((part) => part === '') && pathname === '/';
-}
+import { remoteSource } from './remote.ts';
 
 const DockerServer = z
   .strictObject({
-    api: ApiAddress.prefault('unix:///var/run/docker.sock').describe('where the daemon is asked'),
+    api: DockerAddress.prefault('unix:///var/run/docker.sock').describe('where the daemon is asked'),
     host: z
       .string()
       .regex(/^[A-Za-z0-9_.:-]{1,253}$/, 'must be an address or the name of a host')
@@ -114,10 +83,6 @@ export function resolveDockerFiles(config: DockerConfig, absolute: (file: string
   return { ...config, servers };
 }
 
-/** What changes the list. Checks of health run commands, each of which makes three other events. */
-const EVENTS = ['start', 'die', 'stop', 'kill', 'pause', 'unpause', 'health_status', 'destroy', 'rename'];
-const EVENT_FILTER = encodeURIComponent(JSON.stringify({ type: ['container'], event: EVENTS }));
-
 /** The containers of all its daemons. A daemon that is away keeps those that it last had. */
 export function dockerSource(config: DockerConfig, deps: { path: string; log: Log }): Source {
   const log = deps.log.child({ path: deps.path });
@@ -128,11 +93,8 @@ export function dockerSource(config: DockerConfig, deps: { path: string; log: Lo
 function dockerDaemon(config: DockerConfig, { api, host, name, tls }: DockerServerConfig): Remote {
   const query: ContainerQuery = { ...config, host, name };
   const images = new Map<string, string>();
+  const daemon = createDockerDaemon(api, tls);
 
-  async function get(path: string, signal: AbortSignal): Promise<HttpAnswer> {
-    const request = await requestOf(api, tls, path, signal);
-    return request.ok ? fetchBody(request.value, signal) : request;
-  }
   /**
    * Asks one after the other: there are few, and what a container was made of never changes. One that the daemon does
    * not want to tell of stays unknown, and costs itself only.
@@ -141,7 +103,7 @@ function dockerDaemon(config: DockerConfig, { api, host, name, tls }: DockerServ
     for (const id of images.keys()) if (!ids.includes(id)) images.delete(id);
     for (const id of ids) {
       if (images.has(id)) continue;
-      const answer = await get(`/containers/${id}/json`, signal);
+      const answer = await daemon.get(`/containers/${id}/json`, signal);
       if (!answer.ok) return answer;
       const image = answer.status === 200 ? readImage(parseJson(answer.body.toString('utf8'))) : undefined;
       if (image !== undefined) images.set(id, image);
@@ -152,7 +114,7 @@ function dockerDaemon(config: DockerConfig, { api, host, name, tls }: DockerServ
   return {
     name: api.text,
     async list(signal) {
-      const answer = await get('/containers/json', signal);
+      const answer = await daemon.get('/containers/json', signal);
       if (!answer.ok) return answer;
       if (answer.status !== 200) return { ok: false, reason: `status ${answer.status}` };
       const json = parseJson(answer.body.toString('utf8'));
@@ -164,44 +126,10 @@ function dockerDaemon(config: DockerConfig, { api, host, name, tls }: DockerServ
         ? { ok: false, reason: 'the answer is not a list of containers' }
         : { ok: true, part };
     },
-    async listen(onChange, signal) {
-      const request = await requestOf(api, tls, `/events?filters=${EVENT_FILTER}`, signal);
-      if (!request.ok) return request.reason;
-      const onLine = (line: string) => {
-        if (isChange(line, query)) onChange();
-      };
-      return followLines(request.value, { onOpen: onChange, onLine, signal });
-    },
+    listen: (onChange, signal) =>
+      daemon.listen((event) => {
+        // What cannot be read may have been a change.
+        if (event === undefined || mayConcern(event.attributes, query)) onChange();
+      }, signal),
   };
-}
-
-/** Without a version in the path: new daemons refuse old versions, and what is read here is in all of them. */
-async function requestOf(
-  { origin, socketPath }: DockerApi,
-  files: TlsFiles | undefined,
-  path: string,
-  signal: AbortSignal,
-): Promise<{ ok: true; value: HttpRequest } | { ok: false; reason: string }> {
-  const tls = await readTls(files, signal);
-  if (!tls.ok) return tls;
-  const request = {
-    url: new URL(path, origin),
-    headers: { accept: 'application/json' },
-    ...(socketPath === undefined ? {} : { socketPath }),
-    ...(tls.value === undefined ? {} : { tls: tls.value }),
-  };
-  return { ok: true, value: request };
-}
-
-/** What cannot be read may have been a change. */
-function isChange(line: string, query: ContainerQuery): boolean {
-  if (line.trim() === '') return false;
-  const event = parseJson(line);
-  if (!isObject(event)) return true;
-  const { Type: type = 'container', Action: action, status, Actor: actor } = event;
-  // Before 1.22 of the API an event had only a status; `health_status: healthy` says its result at once.
-  const what = action ?? status;
-  if (type !== 'container' || typeof what !== 'string') return false;
-  if (!EVENTS.includes(what.split(':')[0] ?? '')) return false;
-  return mayConcern(isObject(actor) ? actor['Attributes'] : undefined, query);
 }

@@ -1,18 +1,25 @@
 import {
   duration,
   fetchBody,
+  FileName,
   followLines,
   type HttpRequest,
   isObject,
+  type Listed,
   type Log,
   parseJson,
+  readBasicAuth,
+  readTls,
+  type Remote,
+  resolveTlsFiles,
+  TlsSection,
+  warnIfOpen,
 } from '@tandem/core';
 import * as z from 'zod';
 
 import type { Source } from '../source.ts';
 import { readTasks } from './marathon-tasks.ts';
-import { type Listed, type Remote, remoteSource } from './remote.ts';
-import { FileName, readBasicAuth, readTls, resolveTlsFiles, TlsSection, warnIfOpen } from './remote-files.ts';
+import { remoteSource } from './remote.ts';
 
 const MasterUrl = z.string().transform((text, context): string => {
   const url = URL.canParse(text) ? new URL(text) : undefined;

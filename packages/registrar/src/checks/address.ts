@@ -4,6 +4,7 @@ import {
   compareAddresses,
   type DnsAnswer,
   formatDuration,
+  formatEndpoint,
   isTandemError,
   messageOf,
   Port,
@@ -139,6 +140,11 @@ function learn(known: Known, answer: DnsAnswer<string>, now: number): Known {
 }
 
 const NO_ADDRESS = { kind: 'none', reason: 'no address stands for it' } as const;
+/** What a service is called towards itself, such as `web.example:80`. The zone of an address means nothing there. */
+export function authorityOf(host: string, port: number): string {
+  return formatEndpoint({ host: host.replace(/%.*/, ''), port });
+}
+
 /** Why a connection did not come about or broke, in the words of an operator. */
 export function connectionReason(error: unknown): string {
   switch (systemErrorCode(error)) {

@@ -2,15 +2,30 @@ import * as z from 'zod';
 
 import type { Check, CheckContext, Schedule } from '../check.ts';
 import { CommandSection, createCommandCheck } from './command.ts';
+import { createGrpcCheck, GrpcSection } from './grpc.ts';
 import { createHttpCheck, HttpSection } from './http.ts';
+import { createMysqlCheck, MysqlSection } from './mysql.ts';
 import { createNoopCheck, NoopSection } from './noop.ts';
+import { createPostgresCheck, PostgresSection } from './postgres.ts';
 import { createPushCheck, PushSection } from './push.ts';
+import { createRabbitmqCheck, RabbitmqSection } from './rabbitmq.ts';
+import { createRedisCheck, RedisSection } from './redis.ts';
 import { createTcpCheck, TcpSection } from './tcp.ts';
+import { resolveTlsFiles, type TlsConfig } from './tls.ts';
 
 /** Every kind of check: its key in the configuration, its schema, its factory, and what it looks at. */
 const KINDS = {
   http: kind(HttpSection, createHttpCheck, 'a request whose answer says how the service is'),
-  tcp: kind(TcpSection, createTcpCheck, 'a connection to the port of the service'),
+  tcp: kind(TcpSection, createTcpCheck, 'a connection to the port of the service, and what is said there'),
+  grpc: kind(GrpcSection, createGrpcCheck, 'a server that tells its health in the way of gRPC'),
+  redis: kind(RedisSection, createRedisCheck, 'a Redis server: its PING, its role'),
+  mysql: kind(MysqlSection, createMysqlCheck, 'a MySQL or MariaDB server: its handshake, a login'),
+  postgres: kind(
+    PostgresSection,
+    createPostgresCheck,
+    'a PostgreSQL server: that it takes connections, a login',
+  ),
+  rabbitmq: kind(RabbitmqSection, createRabbitmqCheck, 'a RabbitMQ server: a login, a virtual host'),
   command: kind(CommandSection, createCommandCheck, 'a program whose exit status says how the service is'),
   push: kind(PushSection, createPushCheck, 'what the service reports of itself; silence is failure'),
   noop: kind(NoopSection, createNoopCheck, 'nothing: it always passes'),
@@ -40,6 +55,25 @@ export const CheckSection = z.strictObject(shapeOf(KINDS)).transform((entry, con
 /** Makes a configured check ready to probe. */
 export function createCheck({ kind, options }: CheckConfig, context: CheckContext): Check {
   return KINDS[kind].create(options, context);
+}
+
+/** The same with every file that it names absolute: kinds that name some call them alike. */
+export function resolveCheckFiles(
+  { kind, options }: CheckConfig,
+  absolute: (file: string) => string,
+): CheckConfig {
+  const { tls, passwordFile }: NamedFiles = options;
+  const files = {
+    ...(tls === undefined ? {} : { tls: resolveTlsFiles(tls, absolute) }),
+    ...(passwordFile === undefined ? {} : { passwordFile: absolute(passwordFile) }),
+  };
+  return { kind, options: { ...options, ...files } } as CheckConfig;
+}
+
+interface NamedFiles {
+  readonly schedule: Schedule;
+  readonly tls?: TlsConfig | undefined;
+  readonly passwordFile?: string | undefined;
 }
 
 export function scheduleOf(config: CheckConfig): Schedule {

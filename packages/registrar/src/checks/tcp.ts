@@ -1,43 +1,79 @@
-import net from 'node:net';
-
 import * as z from 'zod';
 
-import {
-  CALLED_OFF,
-  type Check,
-  type CheckContext,
-  failure,
-  PASS,
-  type ProbeResult,
-  scheduleKeys,
-  toSchedule,
-} from '../check.ts';
-import { addressKeys, connectionReason } from './address.ts';
+import { type Check, type CheckContext, PASS, scheduleKeys, toSchedule } from '../check.ts';
+import { addressKeys } from './address.ts';
+import { type Conversation, createDialogueCheck, hearUntil, say, secure } from './dialogue.ts';
+import { TlsKey } from './tls.ts';
 
-/** `tcp`: passes when the port accepts a connection. */
+const MAX_BYTES = 4_096;
+
+/** What is sent or expected: text, or bytes as hexadecimal digits. */
+const Bytes = z
+  .union([
+    z.string().transform((text, context) => {
+      const bytes = unescapeText(text);
+      if (bytes !== undefined) return bytes;
+      context.addIssue({
+        code: 'custom',
+        message: 'must have only the escapes \\r, \\n, \\t, \\0, \\\\ and \\x00 to \\xff',
+      });
+      return z.NEVER;
+    }),
+    z
+      .strictObject({
+        hex: z
+          .string()
+          .regex(/^\s*([0-9a-f]{2}\s*)*$/i, 'must be pairs of hexadecimal digits')
+          .describe('bytes as pairs of hexadecimal digits; spaces between them mean nothing'),
+      })
+      .transform(({ hex }) => Buffer.from(hex.replaceAll(/\s/g, ''), 'hex')),
+  ])
+  .refine((bytes) => bytes.length > 0, 'must not be empty')
+  .refine((bytes) => bytes.length <= MAX_BYTES, `must be at most ${MAX_BYTES} bytes`);
+
+/** `tcp`: passes when the port accepts a connection, and says what is expected. */
 export const TcpSection = z
-  .strictObject({ ...addressKeys, ...scheduleKeys })
-  .transform(({ host, port, ...schedule }) => ({ host, port, schedule: toSchedule(schedule) }));
+  .strictObject({
+    ...addressKeys,
+    tls: TlsKey,
+    send: Bytes.optional().describe(
+      'what is said first: text with the escapes \\r, \\n, \\t, \\0, \\\\ and \\x00 to \\xff, or { hex: ... }',
+    ),
+    expect: Bytes.optional().describe('what the answer must contain, written like send'),
+    ...scheduleKeys,
+  })
+  .transform(({ host, port, tls, send, expect, ...schedule }) => ({
+    host,
+    port,
+    tls,
+    send,
+    expect,
+    schedule: toSchedule(schedule),
+  }));
 
 export type TcpConfig = z.output<typeof TcpSection>;
 
 export function createTcpCheck(config: TcpConfig, context: CheckContext): Check {
-  const target = { host: config.host, port: config.port ?? context.port };
-  return { kind: 'tcp', probe: (signal) => connect(target, signal) };
+  return createDialogueCheck('tcp', config, context, () => exchange(config));
 }
 
-function connect(target: { host: string; port: number }, signal: AbortSignal): Promise<ProbeResult> {
-  if (signal.aborted) return Promise.resolve(CALLED_OFF);
-  return new Promise((resolve) => {
-    const socket = net.connect(target);
-    const finish = (result: ProbeResult) => {
-      signal.removeEventListener('abort', onAbort);
-      socket.destroy();
-      resolve(result);
-    };
-    const onAbort = () => finish(CALLED_OFF);
-    signal.addEventListener('abort', onAbort, { once: true });
-    socket.on('connect', () => finish(PASS));
-    socket.on('error', (error) => finish(failure(connectionReason(error))));
-  });
+function* exchange({ tls, send, expect }: TcpConfig): Conversation {
+  if (tls !== undefined) yield* secure();
+  if (send !== undefined) yield* say(send);
+  if (expect !== undefined) yield* hearUntil(expect, 'the expected answer');
+  return PASS;
 }
+
+/** YAML knows escapes only within double quotes; these are known everywhere. Undefined if there are others. */
+function unescapeText(text: string): Buffer | undefined {
+  const parts = text.match(/\\x[0-9a-f]{2}|\\[rnt0\\]|[^\\]+/gi) ?? [];
+  if (parts.join('') !== text) return undefined;
+  return Buffer.concat(
+    parts.map((part) => {
+      if (!part.startsWith('\\')) return Buffer.from(part);
+      return part.length > 2 ? Buffer.from(part.slice(2), 'hex') : Buffer.from(ESCAPES[part[1] ?? ''] ?? '');
+    }),
+  );
+}
+
+const ESCAPES: Readonly<Record<string, string>> = { r: '\r', n: '\n', t: '\t', 0: '\0', '\\': '\\' };

@@ -11,6 +11,7 @@ import { messageOf, queryName, systemErrorCode } from '@tandem/core';
 import * as z from 'zod';
 
 import { createRefreshed, FileName, type FileText, type Made } from './files.ts';
+import { peerWords } from './peer-words.ts';
 
 const ServerName = z
   .string()
@@ -160,7 +161,7 @@ export function tlsReason(error: unknown): string | undefined {
   if (code !== 'EPROTO' && !code.startsWith('ERR_SSL_')) return undefined;
   const words = `${code} ${messageOf(error)}`.toLowerCase().replaceAll('_', ' ');
   const reason = PROTOCOL_REASONS.find(([pattern]) => pattern.test(words))?.[1];
-  return `TLS: ${reason ?? `the handshake has failed: ${shortened(messageOf(error))}`}`;
+  return `TLS: ${reason ?? `the handshake has failed: ${peerWords(messageOf(error))}`}`;
 }
 
 const CERTIFICATE_REASONS: Readonly<Record<string, string>> = {
@@ -213,11 +214,6 @@ function wrongName(error: unknown): string {
   const certificate = error instanceof Error && 'cert' in error ? error.cert : undefined;
   const names = (certificate as { subjectaltname?: unknown } | undefined)?.subjectaltname;
   const has =
-    typeof names === 'string' && names !== '' ? `only for ${shortened(names)}` : 'for no name at all';
+    typeof names === 'string' && names !== '' ? `only for ${peerWords(names)}` : 'for no name at all';
   return `the certificate of the service is not for ${wanted}, ${has}: set tls.server_name to a name that it has`;
-}
-
-function shortened(text: string): string {
-  const plain = text.replace(/[^\x20-\x7e]+/g, ' ').trim();
-  return plain.length > 200 ? `${plain.slice(0, 200)}…` : plain;
 }

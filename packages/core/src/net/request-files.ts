@@ -1,7 +1,11 @@
 import { readFile, stat } from 'node:fs/promises';
 
-import { type HttpRequest, type Log, messageOf, systemErrorCode, withDeadline } from '@tandem/core';
 import * as z from 'zod';
+
+import { withDeadline } from '../deadline.ts';
+import { messageOf, systemErrorCode } from '../errors.ts';
+import type { Log } from '../log.ts';
+import type { HttpRequest } from './http-client.ts';
 
 /** Relative paths are relative to the file that names them. */
 export const FileName = z
