@@ -69,9 +69,9 @@ describe('the configuration of a registrar that runs', { timeout: 240_000 }, () 
       await host.becomes('web', [port]);
     }
 
+    // Several changes may reach others as one; what they never see is nobody.
     const seen = host.history('web');
     assert.equal(seen.indexOf(''), -1, `others have seen nobody: ${JSON.stringify(seen)}`);
-    assert.ok(seen.includes('8001,9001'), `not both at once: ${JSON.stringify(seen)}`);
   });
 
   test('a port that nobody listens on yet leaves the old one in place until somebody does', async () => {

@@ -74,6 +74,8 @@ class HostClaims implements Claims {
   readonly #claims = new Map<string, Claim>();
   /** Wanted, but their place or the name of their node is still another's. */
   readonly #waiting = new Map<string, Wanted>();
+  /** What has an outgoing claim, or had one, by its key: looking for it in all claims is only worth it for these. */
+  #moving: ReadonlySet<string> = new Set();
   readonly #stopping = new AbortController();
   readonly #tasks = new Set<Promise<void>>();
 
@@ -94,6 +96,8 @@ class HostClaims implements Claims {
       if (movers.has(moverKey(claim.wanted.registration))) claim.state = { kind: 'outgoing' };
       else this.#leave(key, claim);
     }
+    const outgoing = [...this.#claims.values()].filter(({ state }) => state.kind === 'outgoing');
+    this.#moving = new Set(outgoing.map(({ wanted }) => moverKey(wanted.registration)));
     for (const [key, claim] of this.#claims) if (claim.service.isAnnounced) this.#succeed(key);
   }
 
@@ -265,6 +269,7 @@ class HostClaims implements Claims {
 
   #predecessors({ wanted }: Claim): [string, Claim][] {
     const mover = moverKey(wanted.registration);
+    if (!this.#moving.has(mover)) return [];
     return [...this.#claims].filter(
       ([, { state, wanted: other }]) => state.kind === 'outgoing' && moverKey(other.registration) === mover,
     );

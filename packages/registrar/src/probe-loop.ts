@@ -125,6 +125,8 @@ class CheckProbeLoop implements ProbeLoop {
   }
 
   #planNext(startedAt: number): void {
+    // Whoever heard of the result may have stopped it.
+    if (this.#isStopped) return;
     const { clock, schedule } = this.#deps;
     const intervalMs = nextInterval(schedule.intervalMs, this.#isFirst, clock.random);
     this.#isFirst = false;
@@ -222,7 +224,7 @@ class CheckProbeLoop implements ProbeLoop {
     this.#cancelTimer();
     this.lastProbeMs = this.#deps.clock.now() - attempt.startedAt;
     this.#accept(result);
-    if (!this.#isStopped) this.#planNext(attempt.startedAt);
+    this.#planNext(attempt.startedAt);
   }
 
   /** A mistake of ours, not of the service. It costs this check its health and nobody else anything. */
