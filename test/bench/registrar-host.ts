@@ -52,11 +52,9 @@ registrar: { control: registrar.sock }
   /** Starts the daemon, and resolves when so many services are announced. */
   async start(announced = this.#services): Promise<void> {
     const output = openSync(path.join(this.#directory, 'register.log'), 'a');
-    // What the systemd unit runs.
-    const main = path.join(root, 'bundle', 'tandem-registrar.mjs');
     this.#daemon = spawn(
       process.execPath,
-      ['--enable-source-maps', main, '--config', path.join(this.#directory, 'tandem.yaml')],
+      [...unitArguments(), '--config', path.join(this.#directory, 'tandem.yaml')],
       { stdio: ['ignore', output, output] },
     );
     closeSync(output);
@@ -91,4 +89,12 @@ registrar: { control: registrar.sock }
     }
     await rm(this.#directory, { recursive: true, force: true });
   }
+}
+
+/** What the systemd unit gives to Node.js, with the bundle of this checkout. */
+function unitArguments(): string[] {
+  const unit = readFileSync(path.join(root, 'deploy', 'systemd', 'tandem-registrar.service'), 'utf8');
+  const flags = /^ExecStart=\S+((?: --\S+)*) \S+\.mjs /m.exec(unit)?.[1];
+  if (flags === undefined) throw new Error('the unit runs something else than node with a bundle');
+  return [...flags.trim().split(' '), path.join(root, 'bundle', 'tandem-registrar.mjs')];
 }
