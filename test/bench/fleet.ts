@@ -12,9 +12,9 @@ import { codecFor, type Instance } from '@tandem/core';
 import { readMasterPid } from '@tandem/discovery';
 
 import { freePorts, type RealZooKeeper, startRealZooKeeper } from '../support/real-zookeeper.ts';
-import { root } from '../support/tandem.ts';
 import { askWord, connectWire, FLAGS, type WireClient, zk } from '../support/zookeeper-wire.ts';
 import { announceAll } from './nodes.ts';
+import { unitArguments } from './unit-arguments.ts';
 import { type Usage, usageOf } from './usage.ts';
 
 const LIMIT_MS = 30_000;
@@ -99,12 +99,10 @@ discovery: { control: run/discovery.sock }
   /** Starts the daemon and resolves with the time, in ms, until HAProxy has so many servers in rotation. */
   async start(servers: number): Promise<number> {
     const output = openSync(path.join(this.#directory, 'discover.log'), 'a');
-    // What the systemd unit runs.
-    const main = path.join(root, 'bundle', 'tandem-discovery.mjs');
     const startedAt = performance.now();
     this.#daemon = spawn(
       process.execPath,
-      ['--enable-source-maps', main, '--config', path.join(this.#directory, 'tandem.yaml')],
+      [...unitArguments('discovery'), '--config', path.join(this.#directory, 'tandem.yaml')],
       { stdio: ['ignore', output, output] },
     );
     closeSync(output);

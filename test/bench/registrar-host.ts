@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { askControl } from '@tandem/core';
 
-import { root } from '../support/tandem.ts';
+import { unitArguments } from './unit-arguments.ts';
 import { type Usage, usageOf } from './usage.ts';
 
 const START_LIMIT_MS = 60_000;
@@ -54,7 +54,7 @@ registrar: { control: registrar.sock }
     const output = openSync(path.join(this.#directory, 'register.log'), 'a');
     this.#daemon = spawn(
       process.execPath,
-      [...unitArguments(), '--config', path.join(this.#directory, 'tandem.yaml')],
+      [...unitArguments('registrar'), '--config', path.join(this.#directory, 'tandem.yaml')],
       { stdio: ['ignore', output, output] },
     );
     closeSync(output);
@@ -89,12 +89,4 @@ registrar: { control: registrar.sock }
     }
     await rm(this.#directory, { recursive: true, force: true });
   }
-}
-
-/** What the systemd unit gives to Node.js, with the bundle of this checkout. */
-function unitArguments(): string[] {
-  const unit = readFileSync(path.join(root, 'deploy', 'systemd', 'tandem-registrar.service'), 'utf8');
-  const flags = /^ExecStart=\S+((?: --\S+)*) \S+\.mjs /m.exec(unit)?.[1];
-  if (flags === undefined) throw new Error('the unit runs something else than node with a bundle');
-  return [...flags.trim().split(' '), path.join(root, 'bundle', 'tandem-registrar.mjs')];
 }

@@ -288,20 +288,15 @@ function stream(
 }
 
 function parseInfo(text: string): RunningIdentity {
-  const fields = new Map<string, string>();
-  for (const line of text.split('\n')) {
-    const colon = line.indexOf(': ');
-    if (colon > 0) fields.set(line.slice(0, colon), line.slice(colon + 2));
-  }
-  const pid = fields.get('Pid');
-  const stopping = fields.get('Stopping');
-  if (pid === undefined || stopping !== '0') {
+  const field = (name: string) => new RegExp(`^${name}: (.*)$`, 'm').exec(text)?.[1];
+  const pid = field('Pid');
+  if (pid === undefined || field('Stopping') !== '0') {
     throw new TandemError('HAPROXY_UNREACHABLE', 'HAProxy is on its way out or does not say who it is');
   }
   return {
-    incarnation: `${pid}:${fields.get('Start_time_sec') ?? ''}`,
-    version: fields.get('Version') ?? '',
-    mark: fields.get('description') ?? '',
+    incarnation: `${pid}:${field('Start_time_sec') ?? ''}`,
+    version: field('Version') ?? '',
+    mark: field('description') ?? '',
   };
 }
 
