@@ -52,12 +52,14 @@ export function registryConformance(
       await watcher.shows();
       const announcer = scene.registry.announce(WEB, instanceOf('i-1'));
       announcer.set(instanceOf('i-1'));
-      let isAgreed = false;
-      const agreed = announcer.agreed(limit()).then(() => (isAgreed = true));
+      let hasEnded = false;
+      const agreed = announcer.agreed(limit()).then(() => (hasEnded = true));
       for (let tick = 0; tick < 100; tick += 1) await Promise.resolve();
-      assert.equal(isAgreed, false);
+      assert.equal(hasEnded, false);
+      assert.equal(announcer.isAgreed, false);
       assert.deepEqual(label(watcher.latest), []);
       await agreed;
+      assert.equal(announcer.isAgreed, true);
     });
 
     test('a change is a new record, which takes the place of the old one: no watcher ever sees a gap', async () => {
@@ -216,6 +218,7 @@ export function registryConformance(
       await using scene = await enter(start);
       const announcer = scene.registry.announce(WEB, instanceOf('i-1'));
       await announcer.agreed(limit());
+      assert.equal(announcer.isAgreed, true);
       announcer.set(instanceOf('i-1'));
       const reason = new Error('waited long enough');
       await assert.rejects(announcer.agreed(AbortSignal.abort(reason)), (error) => error === reason);

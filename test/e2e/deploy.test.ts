@@ -5,8 +5,20 @@ import path from 'node:path';
 import { describe, test } from 'node:test';
 
 import { startEmbeddedZooKeeper } from '@tandem/embedded-zookeeper';
+import { RegisterSection, RegistrarSection } from '@tandem/registrar';
 
 import { root, run, tandem } from '../support/tandem.ts';
+
+/** The names of all keys that a section of a file may have, at any depth. */
+function keysOf(section: typeof RegistrarSection | typeof RegisterSection): string[] {
+  const names: string[] = [];
+  const schema = section.toJSONSchema({ io: 'input', unrepresentable: 'any' });
+  JSON.stringify(schema, (name, value: unknown) => {
+    if (name === 'properties') names.push(...Object.keys(value as object));
+    return value;
+  });
+  return names;
+}
 
 const deploy = path.join(root, 'deploy');
 
@@ -18,6 +30,21 @@ describe('what is deployed', () => {
       assert.equal(finished.code, 0, finished.stderr);
     });
   }
+
+  test('the examples show every key of a registrar, of a registration, and of each kind of check', async () => {
+    const files = [
+      'tandem.yaml',
+      ...(await readdir(path.join(deploy, 'examples/services.d'))).map((name) => `services.d/${name}`),
+    ];
+    const texts = await Promise.all(
+      files.map((name) => readFile(path.join(deploy, 'examples', name), 'utf8')),
+    );
+    const words = new Set(texts.join('\n').match(/[a-z][a-z0-9_]*(?=[`:])/g));
+
+    const missing = [RegistrarSection, RegisterSection].flatMap(keysOf).filter((key) => !words.has(key));
+
+    assert.deepEqual(missing, []);
+  });
 
   test('the configuration in the README passes the check', async () => {
     const readme = await readFile(path.join(root, 'README.md'), 'utf8');

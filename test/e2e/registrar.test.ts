@@ -386,10 +386,10 @@ describe('whoever watches a registrar from outside', { timeout: 240_000 }, () =>
       const daemon = host.start({ NOTIFY_SOCKET: init.socket, WATCHDOG_USEC: '4000000' });
       await heard(/^READY=1$/);
       await answers(host);
-      await heard(/^STATUS=1 service: 1 \w+$/);
+      await heard(/^STATUS=1 service: 1 not confirmed$/);
       await heard(/^WATCHDOG=1$/, 3);
       await host.write('api', 'service: api\nregister: { port: 8002 }\n');
-      await heard(/^STATUS=2 services: 2 \w+$/);
+      await heard(/^STATUS=2 services: 2 not confirmed$/);
       daemon.kill('SIGHUP');
       await heard(/^READY=1$/, 2);
       daemon.kill('SIGTERM');

@@ -12,7 +12,7 @@ export function formatRegistrar(state: RegistrarState): string {
     service.service,
     `${service.host}:${service.port}`,
     service.health,
-    service.announced ? 'yes' : 'no',
+    announcedOf(service),
     weightOf(service),
     notesOf(service).join('; '),
   ]);
@@ -33,8 +33,9 @@ export function formatRegistered(state: RegistrarState, name: string): string {
 }
 
 function formatPlace(service: RegisteredState): string {
-  const { name, path, host, port, health, announced, checks } = service;
-  const facts = [`${name} ${host}:${port} at ${path}`, health, announced ? 'announced' : 'not announced'];
+  const { name, path, host, port, health, checks } = service;
+  const standing = { yes: 'announced', 'not yet': 'not yet announced', no: 'not announced' };
+  const facts = [`${name} ${host}:${port} at ${path}`, health, standing[announcedOf(service)]];
   const notes = [...notesOf({ ...service, checks: [] }), ...weightNotes(service)];
   const rows = checks.map((check) => [check.check, check.health, tookOf(check), wordOf(check) ?? '']);
   const table =
@@ -62,10 +63,19 @@ export function countServices(count: number): string {
   return count === 1 ? '1 service' : `${count} services`;
 }
 
-const KINDS = ['announced', 'down', 'drained', 'held down', 'rate limited', 'waiting', 'undecided'] as const;
+const KINDS = [
+  'announced',
+  'not confirmed',
+  'down',
+  'drained',
+  'held down',
+  'rate limited',
+  'waiting',
+  'undecided',
+] as const;
 
 /** What of a service decides how it is counted. */
-interface Standing extends Pick<ServiceStatus, 'announced' | 'drained' | 'health' | 'role'> {
+interface Standing extends Pick<ServiceStatus, 'announced' | 'confirmed' | 'drained' | 'health' | 'role'> {
   readonly flapHold?: unknown;
   readonly rateLimitedForMs?: number | undefined;
 }
@@ -73,10 +83,16 @@ interface Standing extends Pick<ServiceStatus, 'announced' | 'drained' | 'health
 function kindOf(service: Standing): (typeof KINDS)[number] {
   if (service.role === 'waiting') return 'waiting';
   if (service.drained.length > 0) return 'drained';
-  if (service.announced) return 'announced';
+  if (service.announced) return service.confirmed ? 'announced' : 'not confirmed';
   if (service.health === 'down') return 'down';
   if (service.flapHold !== undefined) return 'held down';
   return service.rateLimitedForMs === undefined ? 'undecided' : 'rate limited';
+}
+
+/** What the registry was told is not what stands there until it says so. */
+function announcedOf({ announced, confirmed }: RegisteredState): 'yes' | 'not yet' | 'no' {
+  if (!announced) return 'no';
+  return confirmed ? 'yes' : 'not yet';
 }
 
 function complaintsOf({ overdue, problems }: RegistrarState): string {
@@ -93,7 +109,8 @@ function complaintsOf({ overdue, problems }: RegistrarState): string {
 
 /** Why a service is announced or not, as far as its health does not say it. */
 function notesOf(service: RegisteredState): string[] {
-  const { origin, role, waitsFor, drained, flapHold, rateLimitedForMs, checks } = service;
+  const { origin, announced, confirmed, role, waitsFor, drained, flapHold, rateLimitedForMs, checks } =
+    service;
   const causes = {
     operator: 'by "tandem drain"',
     file: 'by a drain file',
@@ -101,6 +118,7 @@ function notesOf(service: RegisteredState): string[] {
   };
   return [
     origin === undefined ? undefined : `found in ${origin}`,
+    confirmed ? undefined : `the registry has not confirmed its ${announced ? 'announcement' : 'withdrawal'}`,
     role === 'outgoing' ? 'leaves when its successor is announced' : undefined,
     role === 'waiting' ? `waits for ${waitsFor ?? 'its place'}` : undefined,
     drained.length === 0 ? undefined : `drained ${drained.map((cause) => causes[cause]).join(' and ')}`,

@@ -20,7 +20,7 @@ export function createHeartbeat(file: string, log: Log): Heartbeat {
       if (isFailing) log.info({ file }, 'the heartbeat file can be touched again');
       isFailing = false;
     } catch (error) {
-      if (!isFailing) log.error({ file, err: messageOf(error) }, 'cannot touch the heartbeat file');
+      if (!isFailing) log.error({ file, err: reasonOf(error) }, 'cannot touch the heartbeat file');
       isFailing = true;
     }
   }
@@ -34,6 +34,17 @@ export function createHeartbeat(file: string, log: Log): Heartbeat {
       return touching;
     },
   };
+}
+
+function reasonOf(error: unknown): string {
+  switch (systemErrorCode(error)) {
+    case 'ENOENT':
+      return 'its directory does not exist. Create it, or choose another path';
+    case 'EACCES':
+      return 'permission denied. Create its directory for this user, or choose another path';
+    default:
+      return messageOf(error);
+  }
 }
 
 async function setTime(file: string): Promise<void> {

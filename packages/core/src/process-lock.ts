@@ -3,6 +3,9 @@ import net from 'node:net';
 
 import { systemErrorCode, TandemError } from './errors.ts';
 
+/** The kernel takes 107 bytes; some are needed for the name that the lock of a dead process gets. */
+const MAX_PATH = 91;
+
 /** Proof that this process alone does something. Ends with the process, however it ends. */
 export interface ProcessLock {
   release(): Promise<void>;
@@ -14,6 +17,14 @@ export interface ProcessLock {
  * Throws `ALREADY_RUNNING` while a living process holds it.
  */
 export async function acquireProcessLock(file: string, purpose: string): Promise<ProcessLock> {
+  // Node.js 20 would cut the rest off without a word: the lock would be another one, and perhaps somebody else's.
+  if (Buffer.byteLength(file) > MAX_PATH)
+    throw new TandemError(
+      'FILE_WRITE_FAILED',
+      `cannot create the lock ${file}: its path is too long for a socket. Choose a shorter one, of at most ` +
+        `${MAX_PATH} bytes`,
+      { details: { file } },
+    );
   for (let attempt = 0; attempt < 5; attempt += 1) {
     const server = await tryListen(file);
     if (server !== undefined) return { release: () => release(server) };
@@ -34,7 +45,7 @@ function tryListen(file: string): Promise<net.Server | undefined> {
       if (systemErrorCode(error) === 'EADDRINUSE') resolve(undefined);
       else
         reject(
-          new TandemError('FILE_WRITE_FAILED', `cannot create the lock ${file}: ${error.message}`, {
+          new TandemError('FILE_WRITE_FAILED', `cannot create the lock ${file}: ${reasonOf(error)}`, {
             cause: error,
           }),
         );
@@ -44,6 +55,19 @@ function tryListen(file: string): Promise<net.Server | undefined> {
       resolve(server);
     });
   });
+}
+
+function reasonOf(error: Error): string {
+  switch (systemErrorCode(error)) {
+    case 'EACCES':
+      return 'permission denied. Give its directory to this user, or choose another directory';
+    case 'EROFS':
+      return 'the file system is read-only. Mount it for writing, or choose another directory';
+    case 'ENOSPC':
+      return 'the disk is full. Make room, or choose another directory';
+    default:
+      return error.message;
+  }
 }
 
 /** `foreign`: we may not even ask. */

@@ -61,7 +61,7 @@ export interface Announcing {
 
 export type AnnouncingStatus = Pick<
   ServiceStatus,
-  'announced' | 'drained' | 'weight' | 'flapHold' | 'rateLimitedForMs'
+  'announced' | 'confirmed' | 'drained' | 'weight' | 'flapHold' | 'rateLimitedForMs'
 >;
 
 export function createAnnouncing(deps: AnnouncingDeps, registration: ServiceRegistration): Announcing {
@@ -152,6 +152,7 @@ class ServiceAnnouncing implements Announcing {
     const { waitingSince } = this.#throttle;
     return {
       announced: this.isAnnounced,
+      confirmed: this.#announcer.isAgreed,
       drained: this.#drainCauses(),
       weight: {
         ...(config.weight === undefined ? {} : { configured: config.weight }),

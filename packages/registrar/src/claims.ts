@@ -174,6 +174,7 @@ class HostClaims implements Claims {
       waitsFor,
       health: 'unknown',
       announced: false,
+      confirmed: true,
       drained: isDrained(overrides, service) ? ['operator'] : [],
       weight: {
         ...(config.weight === undefined ? {} : { configured: config.weight }),

@@ -19,6 +19,8 @@ export interface ServiceStatus {
   readonly health: Health;
   /** Whether the registry was told of an instance. False while the health is still unknown after a start. */
   readonly announced: boolean;
+  /** Whether the registry has confirmed what it was told last. Nothing that it was not told is open. */
+  readonly confirmed: boolean;
   /**
    * `outgoing` goes on only until its successor at another place is announced; `waiting` has no place yet, and is not
    * probed: `waitsFor` says what is missing.

@@ -14,6 +14,8 @@ export interface Announcer {
   set(instance: Instance | undefined): void;
   /** Resolves when the registry has confirmed the last `set`; rejects with the reason of the signal. */
   agreed(signal: AbortSignal): Promise<void>;
+  /** Whether it has confirmed the last `set`, as far as is known at this moment. True before the first one. */
+  readonly isAgreed: boolean;
   /** Gives the place up without touching what stands there. */
   release(): void;
 }

@@ -21,6 +21,7 @@ function service(name: string, more: Partial<ServiceStatus> = {}): ServiceStatus
     port: 8080,
     health: 'up',
     announced: true,
+    confirmed: true,
     role: 'active',
     drained: [],
     weight: {},
@@ -58,6 +59,11 @@ describe('what a registrar sees, for people', () => {
       [
         { rateLimitedForMs: 2_400, announced: false },
         'up no its announcement waits for the rate limit since 2s',
+      ],
+      [{ confirmed: false }, 'up not yet the registry has not confirmed its announcement'],
+      [
+        { drained: ['operator'], announced: false, confirmed: false },
+        'up no the registry has not confirmed its withdrawal; drained by "tandem drain"',
       ],
       [{ role: 'outgoing' }, 'up yes leaves when its successor is announced'],
       [
@@ -161,10 +167,11 @@ describe('what a registrar sees, for people', () => {
       service('f', { announced: false, health: 'unknown' }),
       service('g', { announced: false, role: 'waiting' }),
       service('h'),
+      service('i', { confirmed: false }),
     ];
     assert.equal(
       summarize(all),
-      '8 services: 2 announced, 1 down, 1 drained, 1 held down, 1 rate limited, 1 waiting, 1 undecided',
+      '9 services: 2 announced, 1 not confirmed, 1 down, 1 drained, 1 held down, 1 rate limited, 1 waiting, 1 undecided',
     );
   });
 });

@@ -7,10 +7,14 @@ import { createHeartbeat, type Log, silentLog } from '@tandem/core';
 
 import { inDirectory } from '../../support/directory.ts';
 
-function createLines(): { log: Log; lines: string[] } {
+function createLines(): { log: Log; lines: string[]; facts: unknown[] } {
   const lines: string[] = [];
-  const write = (_: unknown, message: string) => void lines.push(message);
-  return { lines, log: { ...silentLog, error: write, info: write } };
+  const facts: unknown[] = [];
+  const write = (given: unknown, message: string) => {
+    lines.push(message);
+    facts.push(given);
+  };
+  return { lines, facts, log: { ...silentLog, error: write, info: write } };
 }
 
 describe('a heartbeat file', () => {
@@ -36,12 +40,15 @@ describe('a heartbeat file', () => {
 
   test('that cannot be touched is said once, and is there again when it can', () =>
     inDirectory(async (directory) => {
-      const { log, lines } = createLines();
+      const { log, lines, facts } = createLines();
       const place = path.join(directory, 'run');
-      const heartbeat = createHeartbeat(path.join(place, 'heartbeat'), log);
+      const file = path.join(place, 'heartbeat');
+      const heartbeat = createHeartbeat(file, log);
 
       for (let round = 0; round < 3; round += 1) await heartbeat.beat();
       assert.deepEqual(lines, ['cannot touch the heartbeat file']);
+      const err = 'its directory does not exist. Create it, or choose another path';
+      assert.deepEqual(facts, [{ file, err }]);
       await mkdir(place);
       for (let round = 0; round < 3; round += 1) await heartbeat.beat();
       assert.deepEqual(lines.slice(1), ['the heartbeat file can be touched again']);

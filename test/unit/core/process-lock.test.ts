@@ -74,3 +74,11 @@ test('a lock that cannot be made says so', async (t) => {
   const file = path.join(temporaryDirectory(t), 'none', 'lock');
   await assert.rejects(acquireProcessLock(file, 'us'), coded('FILE_WRITE_FAILED', /cannot create the lock/));
 });
+
+test('a lock whose path is too long for a socket is refused with what to do', async (t) => {
+  const file = path.join(temporaryDirectory(t), 'x'.repeat(120));
+  await assert.rejects(
+    acquireProcessLock(file, 'us'),
+    coded('FILE_WRITE_FAILED', /its path is too long for a socket\. Choose a shorter one/),
+  );
+});

@@ -118,6 +118,9 @@ function throughLink(registry: Registry, link: Link): Pick<Registry, 'announce' 
           wish = { instance };
           whenThere(carryOut);
         },
+        get isAgreed() {
+          return wish === undefined && announcer.isAgreed;
+        },
         async agreed(signal) {
           const isWished = () => wish !== undefined;
           while (isWished())

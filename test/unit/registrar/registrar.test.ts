@@ -55,6 +55,17 @@ test('services that did not change are not touched', async (t) => {
   assert.deepEqual(news().slice(0, 1), ['withdraw /services/db 5432']);
 });
 
+test('what the registry was told counts as confirmed only when the registry says so', async (t) => {
+  const { registrar, registry } = start(t);
+  const standing = () => registrar.status().map(({ announced, confirmed }) => ({ announced, confirmed }));
+  registry.silence();
+  registrar.update([registration('web', { port: 80 })]);
+  await eventually(() => standing()[0]?.announced === true, 'told');
+  assert.deepEqual(standing(), [{ announced: true, confirmed: false }]);
+  registry.answer();
+  assert.deepEqual(standing(), [{ announced: true, confirmed: true }]);
+});
+
 test('a changed weight is announced without a gap, by the checks that go on', async (t) => {
   const check = createScriptedCheck('pass');
   const { registrar, registry, news } = start(t, { 80: check });

@@ -151,6 +151,7 @@ export function createFakeRegistry(standing = new Map<string, Instance>()): Fake
       options.set(key, given);
       note('claim', key);
       let version = 0;
+      let confirmed = 0;
       return {
         set(instance) {
           note(instance === undefined ? 'withdraw' : 'set', key);
@@ -158,9 +159,13 @@ export function createFakeRegistry(standing = new Map<string, Instance>()): Fake
           const mine = version;
           whenAnswering(() => {
             if (mine !== version) return;
+            confirmed = version;
             if (instance === undefined) standing.delete(key);
             else standing.set(key, instance);
           });
+        },
+        get isAgreed() {
+          return confirmed === version;
         },
         agreed(signal) {
           return new Promise((resolve, reject) => {

@@ -19,6 +19,7 @@ const RegisteredState = z.object({
   port: z.number(),
   health: z.enum(['up', 'down', 'unknown']),
   announced: z.boolean(),
+  confirmed: z.boolean(),
   role: z.enum(['active', 'outgoing', 'waiting']),
   waitsFor: z.string().optional(),
   drained: z.array(z.enum(['operator', 'file', 'shutdown'])).readonly(),

@@ -150,7 +150,11 @@ class MemoryAnnouncer implements Announcer {
   }
 
   agreed(signal: AbortSignal): Promise<void> {
-    return this.#turn === undefined ? Promise.resolve() : this.#agreement.reached(signal);
+    return this.isAgreed ? Promise.resolve() : this.#agreement.reached(signal);
+  }
+
+  get isAgreed(): boolean {
+    return this.#turn === undefined;
   }
 
   release(): void {

@@ -72,7 +72,11 @@ class LevelTriggeredAnnouncer implements Announcer {
   }
 
   agreed(signal: AbortSignal): Promise<void> {
-    return this.#settled === this.#revision ? Promise.resolve() : this.#agreement.reached(signal);
+    return this.isAgreed ? Promise.resolve() : this.#agreement.reached(signal);
+  }
+
+  get isAgreed(): boolean {
+    return this.#settled === this.#revision;
   }
 
   release(): void {
