@@ -4,7 +4,7 @@ import net from 'node:net';
 import { systemErrorCode, TandemError } from './errors.ts';
 
 /** The kernel takes 107 bytes; some are needed for the name that the lock of a dead process gets. */
-const MAX_PATH = 91;
+export const MAX_LOCK_PATH = 91;
 
 /** Proof that this process alone does something. Ends with the process, however it ends. */
 export interface ProcessLock {
@@ -18,11 +18,11 @@ export interface ProcessLock {
  */
 export async function acquireProcessLock(file: string, purpose: string): Promise<ProcessLock> {
   // Node.js 20 would cut the rest off without a word: the lock would be another one, and perhaps somebody else's.
-  if (Buffer.byteLength(file) > MAX_PATH)
+  if (Buffer.byteLength(file) > MAX_LOCK_PATH)
     throw new TandemError(
       'FILE_WRITE_FAILED',
       `cannot create the lock ${file}: its path is too long for a socket. Choose a shorter one, of at most ` +
-        `${MAX_PATH} bytes`,
+        `${MAX_LOCK_PATH} bytes`,
       { details: { file } },
     );
   for (let attempt = 0; attempt < 5; attempt += 1) {

@@ -1,4 +1,4 @@
-import { duration, SafeName, SocketPath } from '@tandem/core';
+import { duration, MAX_CONTROL_PATH, SafeName, SocketPath } from '@tandem/core';
 import * as z from 'zod';
 
 import { finderKeys } from './finders/kinds.ts';
@@ -8,7 +8,7 @@ import { RateLimitSection } from './rate-limit.ts';
 /** `registrar` of the host file. Relative paths are relative to that file. */
 export const RegistrarSection = z
   .strictObject({
-    control: SocketPath()
+    control: SocketPath(MAX_CONTROL_PATH)
       .optional()
       .describe(
         'where tandem drain, tandem services and services that report themselves reach the daemon; default: ' +

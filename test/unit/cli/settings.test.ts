@@ -320,7 +320,7 @@ discovery: { control: run/s.sock }
       (await hostProblems(beat)).map(formatProblem).join(),
       /the path \S+run\/h is defined twice\. Change it here or at registrar\.heartbeat_file/,
     );
-    const long = await settings(`${HOST}discovery: { control: ${'x'.repeat(90)}/s }\n`);
+    const long = await settings(`${HOST}discovery: { control: ${'x'.repeat(80)}/s }\n`);
 
     assert.deepEqual(
       (await hostProblems(clash)).map((problem) =>

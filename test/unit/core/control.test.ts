@@ -255,7 +255,7 @@ describe('the control socket', () => {
     const opening = (at: string, group?: string) =>
       openControl({ file: at, group, routes: [], log: silentLog });
 
-    await assert.rejects(opening(long), coded('FILE_WRITE_FAILED', /more than 95 bytes/));
+    await assert.rejects(opening(long), coded('FILE_WRITE_FAILED', /more than 91 bytes/));
     await assert.rejects(
       opening(file, 'no-such-group'),
       coded('FILE_WRITE_FAILED', /no group no-such-group/),

@@ -3,10 +3,10 @@ import type { Server } from 'node:net';
 import path from 'node:path';
 
 import { messageOf, systemErrorCode, TandemError } from '../errors.ts';
-import { askHolder, setAsideIfDead } from '../process-lock.ts';
+import { askHolder, MAX_LOCK_PATH, setAsideIfDead } from '../process-lock.ts';
 
-/** The kernel takes 107 bytes; a few are needed for the name that the socket has before it is open. */
-export const MAX_CONTROL_PATH = 95;
+/** That of a dead process is set aside like a lock; the name that one has before it is open is shorter than that. */
+export const MAX_CONTROL_PATH = MAX_LOCK_PATH;
 
 /**
  * Lets a server listen on a unix socket that its owner and group may use, and nobody else at any moment. Replaces the

@@ -1,4 +1,4 @@
-import { SafeName, SocketPath } from '@tandem/core';
+import { MAX_CONTROL_PATH, SafeName, SocketPath } from '@tandem/core';
 import * as z from 'zod';
 
 import { FilesSection, TemplatesSection } from './outputs.ts';
@@ -7,7 +7,7 @@ import { GuardSection } from './selection.ts';
 /** `discovery` of the host file. Relative paths are relative to that file. */
 export const DiscoverySection = z
   .strictObject({
-    control: SocketPath()
+    control: SocketPath(MAX_CONTROL_PATH)
       .optional()
       .describe(
         'where tandem status and tandem hold reach the daemon; default: discovery.sock beside haproxy.runtime_socket',
