@@ -108,7 +108,14 @@ export {
 export { type Claim, createTurns, type Rank } from './net/turns.ts';
 export { createNotify, findInitSystem, type InitSystem, type Notify } from './notify.ts';
 export { acquireProcessLock, type ProcessLock } from './process-lock.ts';
-export { cleanEnvironment, type CommandResult, runCommand } from './run-command.ts';
+export {
+  cleanEnvironment,
+  type CommandResult,
+  type Ending,
+  exitOf,
+  killGroup,
+  runCommand,
+} from './run-command.ts';
 export { settled, type StartTimer } from './settle.ts';
 export {
   createTokenBucket,

@@ -63,13 +63,15 @@ export async function runCommand(
   }
 }
 
-interface Ending {
+/** How a child has ended; without a code and a signal it was never there. */
+export interface Ending {
   readonly exitCode?: number | undefined;
   readonly signal?: string | undefined;
   readonly cause?: unknown;
 }
 
-function exitOf(child: ChildProcess): Promise<Ending> {
+/** Resolves with its end, whoever still holds its pipes. */
+export function exitOf(child: ChildProcess): Promise<Ending> {
   return new Promise((resolve) => {
     child.once('exit', (code, signal) =>
       resolve({ exitCode: code ?? undefined, signal: signal ?? undefined }),
@@ -99,8 +101,8 @@ function keepHead(pipes: readonly Readable[]): () => string {
   return () => Buffer.concat(chunks).toString('utf8');
 }
 
-/** As long as its leader has not been waited for, nobody else can have its number. */
-function killGroup(pid: number | undefined): void {
+/** As long as its leader has not been waited for, nobody else can have the number of a group. */
+export function killGroup(pid: number | undefined): void {
   if (pid === undefined) return;
   try {
     process.kill(-pid, 'SIGKILL');

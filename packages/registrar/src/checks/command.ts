@@ -1,8 +1,15 @@
-import type { ChildProcess } from 'node:child_process';
 import { stat } from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 
-import { cleanEnvironment, messageOf, systemErrorCode, withDeadline } from '@tandem/core';
+import {
+  cleanEnvironment,
+  type Ending,
+  exitOf,
+  killGroup,
+  messageOf,
+  systemErrorCode,
+  withDeadline,
+} from '@tandem/core';
 import * as z from 'zod';
 
 import {
@@ -121,13 +128,13 @@ async function run(
   });
   const pipes = [child.stdout, child.stderr];
   const output = keepTail(pipes);
-  const killGroup = () => signalGroup(child.pid);
-  child.once('exit', killGroup);
+  const killAll = () => killGroup(child.pid);
+  child.once('exit', killAll);
 
   let onAbort: (() => void) | undefined;
   const aborted = new Promise<undefined>((resolve) => {
     onAbort = () => {
-      killGroup();
+      killAll();
       resolve(undefined);
     };
     signal.addEventListener('abort', onAbort, { once: true });
@@ -145,20 +152,6 @@ async function run(
     if (onAbort !== undefined) signal.removeEventListener('abort', onAbort);
     for (const pipe of pipes) pipe.destroy();
   }
-}
-
-interface Ending {
-  readonly exitCode?: number | undefined;
-  readonly signal?: string | undefined;
-  readonly cause?: unknown;
-}
-
-function exitOf(child: ChildProcess): Promise<Ending> {
-  return new Promise((resolve) => {
-    child.once('exit', (code, signal) =>
-      resolve({ exitCode: code ?? undefined, signal: signal ?? undefined }),
-    );
-  });
 }
 
 function judge({ exitCode, signal }: Ending, output: string): ProbeResult {
@@ -246,13 +239,4 @@ function keepTail(streams: readonly Readable[]): () => string {
       .toString('utf8')
       .replace(/[^\P{C}\n\t]+/gu, ' ')
       .trim();
-}
-
-function signalGroup(pid: number | undefined): void {
-  if (pid === undefined) return;
-  try {
-    process.kill(-pid, 'SIGKILL');
-  } catch {
-    // Nobody is left in the group.
-  }
 }
