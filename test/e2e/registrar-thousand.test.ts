@@ -109,6 +109,8 @@ register: { port: ${1 + index}, weight: ${weight}, checks: [{ ${checkOf(index)} 
       const lighter = await eventually(async () => {
         const found = await nodes();
         assert.deepEqual(changed(again, found).toSorted(), touched.map(nameOf).toSorted());
+        // The new node stands before the old one goes.
+        assert.ok(![...found.values()].some((children) => children.includes(',')), 'some still stand twice');
         assert.equal(found.size, SERVICES);
         return found;
       }, LIMIT);
